@@ -1,0 +1,72 @@
+"""What goes into a learning round and what comes out: values only, no arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learner.catalogue import Catalogue
+from learner.language import LanguageModel
+from learner.sampling import Segment
+from profiles.head import Floats, Head
+from profiles.release import ItemTable
+
+
+class RoundCancelled(Exception):
+    """The caller asked to stop; the checkpoint holds what was done.  Not an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a round starts from.  `is_trained` is false for a bootstrap release."""
+
+    head: Head
+    items: ItemTable
+    adapter: Path | None
+    is_trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundData:
+    """What a round learns from.
+
+    `counts` (N,) are the events behind each catalogue item, this round's included; `text` (N, T)
+    are the vectors of the parent's adapter as far as the caller has them (NaN rows are read).
+    """
+
+    catalogue: Catalogue
+    fresh: Sequence[Segment]
+    past: Sequence[Segment]
+    validation: Sequence[Segment]
+    counts: Floats
+    text: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """How the caller watches and stops a round."""
+
+    progress: Callable[[str, int, int, float], None] = lambda stage, done, of, loss: None
+    is_cancelled: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None
+    identity: str = ""
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a round made.  `text` and `text_before` (N, T): the catalogue read by the new adapter
+    and by the parent's;  `language` holds the adapter; `seconds` the time of each stage."""
+
+    head: Head
+    items: ItemTable
+    text: Floats
+    text_before: Floats
+    language: LanguageModel
+    steps: int
+    validation_loss: float
+    validation_ndcg: float
+    start_loss: float
+    seconds: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,286 @@
+"""A learning round from end to end, between the buffer that feeds it and the topic that tells.
+
+    plan_round   what to learn from, frozen: fresh and past segments, exams, parent (main thread)
+    save_plan    the plan on disk, so that a killed learner resumes this very round
+    run_round    train, sit the exams beside the parent, pass the gate, publish (any thread; no
+                 buffer, no Kafka)
+
+The newest `holdout_share` of the fresh events is held out.  Half of the users (`is_exam_user`)
+sit the gate's exam there, the others' events decide early stopping, so the gate judges on events
+that had no say in the training at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from learner.bootstrap import new_manifest, publish_release
+from learner.catalogue import Catalogue
+from learner.checkpoint import digest, segments_from_bytes, segments_to_bytes, write_atomically
+from learner.evaluation import (
+    Model,
+    align,
+    backward_transfer,
+    examine,
+    forgetting,
+    next_matrix,
+    plasticity,
+)
+from learner.gate import Decision, Evidence, decide
+from learner.replay import ReplayBuffer, is_exam_user
+from learner.round_types import Candidate, Hooks, Parent, RoundData
+from learner.sampling import ActionWeights, Segment, before_border, holdout_border, is_held_out
+from learner.trainer import train_round
+from profiles.config import Settings
+from profiles.encoder import PROBE_TEXTS, TextEncoder
+from profiles.errors import LearnerError
+from profiles.head import Floats
+from profiles.registry import ReleaseStore
+from profiles.release import ItemTable, Manifest, Release
+
+LONG_AGO_SEGMENTS = 2_000
+"""Exam segments of earlier periods looked at in one round, spread over the periods."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What one round learns from.  The segment fields are `segments_to_bytes` payloads.
+
+    `upto`: arrival number at which it ends; `border`: (ts, arrival number) from which on fresh
+    events are held out; `period`: number of its exam, 1 for the first.
+    """
+
+    number: int
+    parent_id: str
+    upto: int
+    border: tuple[float, int]
+    period: int
+    reason: str
+    fresh_events: int
+    offsets: dict[str, int]
+    fresh: bytes
+    past: bytes
+    exams: dict[int, bytes]
+
+    def users(self) -> set[int]:
+        """Pseudonyms of everyone whose events are in it."""
+        payloads = (self.fresh, self.past, *self.exams.values())
+        return {segment.user for payload in payloads for segment in segments_from_bytes(payload)}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round came to: a release in the store, and whether it may serve."""
+
+    manifest: Manifest
+    decision: Decision
+    seconds: dict[str, float]
+
+
+def plan_round(
+    buffer: ReplayBuffer,
+    parent: Manifest,
+    settings: Settings,
+    reason: str,
+    offsets: Mapping[str, int],
+) -> Plan:
+    """Freeze what the next round learns from.  Raises: LearnerError when nothing is fresh."""
+    fresh = buffer.fresh()
+    if not fresh:
+        raise LearnerError("no round without fresh events; wait for more")
+    seed = settings.learner.seed
+    rng = np.random.default_rng([seed, buffer.rounds])
+    events = sum(len(s.items) - s.first_target for s in fresh)
+    past = buffer.replay(events, rng) if settings.learner.replay_share > 0 else []
+    exams = buffer.exam_periods()
+    each = max(LONG_AGO_SEGMENTS // max(len(exams), 1), 1)
+    chosen = {
+        period: [segments[i] for i in np.sort(rng.permutation(len(segments))[:each])]
+        for period, segments in sorted(exams.items())
+    }
+    return Plan(
+        number=buffer.rounds + 1,
+        parent_id=parent.release_id,
+        upto=buffer.next_order,
+        border=holdout_border(fresh, settings.learner.holdout_share),
+        period=len(parent.forgetting) + 1,
+        reason=reason,
+        fresh_events=events,
+        offsets=dict(offsets),
+        fresh=segments_to_bytes(fresh),
+        past=segments_to_bytes(past),
+        exams={period: segments_to_bytes(segments) for period, segments in chosen.items()},
+    )
+
+
+def save_plan(path: Path, plan: Plan) -> None:
+    """Write the plan, atomically.  Raises: LearnerError."""
+    write_atomically(path, msgspec.msgpack.encode(plan))
+
+
+def load_plan(path: Path) -> Plan | None:
+    """The plan of an unfinished round, or None if there is none that can be read."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Plan)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def round_identity(plan: Plan, catalogue: Catalogue, settings: Settings) -> str:
+    """Names a round's work: a checkpoint of other data, items or settings does not fit."""
+    return digest(
+        msgspec.msgpack.encode(plan),
+        catalogue.keys.tobytes(),
+        catalogue.text_keys.tobytes(),
+        settings.learner.model_dump_json(),
+        settings.model.model_dump_json(),
+    )
+
+
+def run_round(
+    settings: Settings,
+    plan: Plan,
+    catalogue: Catalogue,
+    parent: Release,
+    store: ReleaseStore,
+    sequence: int,
+    directory: Path,
+    hooks: Hooks,
+) -> Outcome:
+    """Train, examine, decide and publish into the store; announcing is the caller's.
+
+    `directory` keeps the text vectors of the last release.
+    Raises: LearnerError, ModelError, ReleaseError, RoundCancelled.
+    """
+    actions = ActionWeights.from_settings(settings.actions)
+    fresh, past = segments_from_bytes(plan.fresh), segments_from_bytes(plan.past)
+    held = [_held_part(s, plan.border) for s in fresh if is_held_out(s, plan.border).any()]
+    training = [part for s in fresh if (part := before_border(s, plan.border)) is not None]
+    counts_before, counts = item_counts(parent.items, catalogue, training)
+    data = RoundData(
+        catalogue=catalogue,
+        fresh=training,
+        past=past,
+        validation=[s for s in held if not is_exam_user(s.user)],
+        counts=counts,
+        text=load_text(directory, parent.release_id, catalogue, parent.head.shape.text_dim),
+    )
+    start = Parent(
+        parent.head, parent.items, parent.adapter_directory, parent.manifest.trained_events > 0
+    )
+    candidate = train_round(settings.model, settings.learner, actions, start, data, hooks)
+    begun = hooks.clock()
+    exams = {period: segments_from_bytes(payload) for period, payload in plan.exams.items()}
+    now = [s for s in held if is_exam_user(s.user)]
+    old_model = align(parent.head, parent.items, catalogue, candidate.text_before)
+    new_model = Model(candidate.head, candidate.items.vectors, candidate.items.bias)
+    results = examine(old_model, new_model, now, exams, catalogue, actions, counts_before)
+    matrix = next_matrix(parent.manifest.forgetting, results.row, plan.period, results.recent)
+    cosine = _reloaded_cosine(settings, candidate, directory)
+    decision = decide(
+        Evidence(results.recent, results.long_ago, _is_finite(candidate), cosine), settings.learner
+    )
+    seconds = {**candidate.seconds, "evaluate": hooks.clock() - begun}
+    metrics = {
+        **decision.figures,
+        **results.figures,
+        "validation_loss": candidate.validation_loss,
+        "start_loss": candidate.start_loss,
+        "backward_transfer": backward_transfer(matrix),
+        "forgetting": forgetting(matrix),
+        "plasticity": plasticity(matrix),
+        "probe_cosine": cosine,
+        "steps": float(candidate.steps),
+        **{f"seconds_{name}": value for name, value in seconds.items()},
+    }
+    users = sorted({s.user for s in (*training, *past)})
+    manifest = msgspec.structs.replace(
+        new_manifest(settings, candidate.head.shape, sequence, parent.release_id, time.time()),
+        offsets=plan.offsets,
+        trained_events=parent.manifest.trained_events
+        + sum(len(s.items) - s.first_target for s in training),
+        contributors=len(users),
+        contributors_digest=hashlib.sha256(np.array(users, "<u8").tobytes()).hexdigest(),
+        metrics={name: float(value) for name, value in metrics.items()},
+        forgetting=matrix,
+        note=f"round {plan.number}, due by {plan.reason}; gate: {decision.reason}",
+    )
+    begun = hooks.clock()
+    finished = publish_release(
+        settings, store, manifest, candidate.head, candidate.items, candidate.language
+    )
+    save_text(directory, finished.release_id, catalogue, candidate.text)
+    return Outcome(finished, decision, {**seconds, "publish": hooks.clock() - begun})
+
+
+def item_counts(
+    items: ItemTable, catalogue: Catalogue, training: Sequence[Segment]
+) -> tuple[Floats, Floats]:
+    """Events behind each catalogue item: before this round, and with it.  Shapes: two (N,)."""
+    before = np.zeros(len(catalogue), np.float32)
+    rows = catalogue.rows(items.keys)
+    before[rows[rows >= 0]] = items.counts[rows >= 0]
+    found = [catalogue.rows(s.items[s.first_target :]) for s in training]
+    new = np.concatenate(found) if found else np.zeros(0, np.int64)
+    counted = np.bincount(new[new >= 0], minlength=len(catalogue))
+    return before, (before + counted).astype(np.float32)
+
+
+def load_text(directory: Path, release_id: str, catalogue: Catalogue, width: int) -> Floats | None:
+    """Text vectors kept from the parent's making; rows of new texts are NaN; None if not kept."""
+    path = directory / f"text-{release_id}.safetensors"
+    try:
+        kept = load_tensors(path.read_bytes())
+        keys, vectors = kept["text_keys"].view(np.uint64), kept["vectors"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+    found = np.full((len(catalogue), width), np.nan, np.float32)
+    row = {key: at for at, key in enumerate(keys.tolist())}
+    for at, key in enumerate(catalogue.text_keys.tolist()):
+        if key in row and vectors.shape[1:] == (width,):
+            found[at] = vectors[row[key]]
+    return found
+
+
+def save_text(directory: Path, release_id: str, catalogue: Catalogue, text: Floats) -> None:
+    """Keep the text vectors of a release; those of older ones go."""
+    path = directory / f"text-{release_id}.safetensors"
+    payload = save_tensors(
+        {"text_keys": catalogue.text_keys.view(np.int64), "vectors": np.ascontiguousarray(text)}
+    )
+    write_atomically(path, payload)
+    kept = sorted(directory.glob("text-*.safetensors"), key=lambda file: file.stat().st_mtime)
+    for old in kept[:-2]:
+        old.unlink(missing_ok=True)
+
+
+def _held_part(segment: Segment, border: tuple[float, int]) -> Segment:
+    """The same events, asked about from the border on."""
+    first = int(np.argmax(is_held_out(segment, border)))
+    return replace(segment, first_target=max(first, segment.first_target))
+
+
+def _is_finite(candidate: Candidate) -> bool:
+    table = candidate.items
+    return all(np.isfinite(a).all() for a in (table.vectors, table.ids, table.bias, candidate.text))
+
+
+def _reloaded_cosine(settings: Settings, candidate: Candidate, directory: Path) -> float:
+    """Lowest cosine of the probe texts between the trainer's model and a fresh load of what it
+    saved: what a worker will see."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        candidate.language.save(Path(folder))
+        loaded = TextEncoder.load(settings.model, adapter=Path(folder))
+        seen = loaded.encode(list(PROBE_TEXTS))
+    return float((seen * candidate.language.probe()).sum(axis=1).min())

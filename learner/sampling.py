@@ -1,0 +1,271 @@
+"""From users' runs of events to padded training windows, and from windows to batches.
+
+A `Segment` is what the replay buffer hands out: a run of one user's events, some of them only
+context.  `make_windows` cuts segments into windows of fixed width; `batches` shuffles, buckets by
+length, and mixes past windows in.  Everything random comes from a generator passed in.
+
+An event of negative weight (dislike, hide, a rating of 1 or 2 stars) moves the profile as every
+event does, but is never something to predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from learner.catalogue import Catalogue
+from learner.model import Batch
+from profiles.evaluation import Bools, Ints, UserSequence
+from profiles.head import Floats
+from profiles.release import Keys
+
+LOW_RATING = 2.0
+BUCKET_BATCHES = 16
+"""Batches whose windows are sorted by length together: less padding, still well shuffled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of one user's events, time-ordered; equal times keep their order of arrival.
+
+    `user` is a pseudonym (`key64`); events before `first_target` are context; `skipped` counts
+    the user's events before the segment, so 0 means that it begins with the very first one.
+    Shapes: all (n,).  items: item keys; orders: arrival numbers, unique over all users.
+    """
+
+    user: int
+    skipped: int
+    first_target: int
+    items: Keys
+    ts: npt.NDArray[np.float64]
+    actions: npt.NDArray[np.int64]
+    values: Floats
+    orders: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """W windows of at most S inputs, padded on the right.  Shapes as in `learner.model.Batch`."""
+
+    items: npt.NDArray[np.int32]
+    actions: npt.NDArray[np.int16]
+    values: Floats
+    gaps_s: Floats
+    lengths: npt.NDArray[np.int32]
+    targets: npt.NDArray[np.int32]
+    weights: Floats
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def target_weights(
+    weights_by_action: Floats, rate_action: int, actions: Ints, values: Floats
+) -> Floats:
+    """How much each event counts as something to predict.
+
+    `weights_by_action` (A,) are the settings' weights; `rate_action` is the index of "rate", or
+    -1.  Shapes: actions (n,), values (n,) -> (n,), float32, never negative.
+
+    >>> target_weights(np.array([1.0, -1.0], np.float32), 0, np.array([0, 0, 1]),
+    ...                np.array([5.0, 2.0, 0.0], np.float32)).tolist()
+    [1.0, 0.0, 0.0]
+    """
+    weights = np.maximum(weights_by_action, 0.0)[actions]
+    low = (actions == rate_action) & (values > 0) & (values <= LOW_RATING)
+    return np.where(low, 0.0, weights).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionWeights:
+    """The settings' action weights in the order of the head's actions."""
+
+    names: tuple[str, ...]
+    weights: Floats
+
+    @classmethod
+    def from_settings(cls, actions: Mapping[str, float]) -> ActionWeights:
+        """Sorted by name, so that every process numbers actions alike."""
+        names = tuple(sorted(actions))
+        return cls(names, np.array([actions[name] for name in names], dtype=np.float32))
+
+    def of(self, segment: Segment) -> Floats:
+        """Target weight of each event of a segment, context included."""
+        rate = self.names.index("rate") if "rate" in self.names else -1
+        return target_weights(self.weights, rate, segment.actions, segment.values)
+
+
+def known_part(segment: Segment, catalogue: Catalogue) -> tuple[Segment, Ints]:
+    """The segment without events of items that are not in the catalogue, and its rows."""
+    rows = catalogue.rows(segment.items)
+    kept = rows >= 0
+    if kept.all():
+        return segment, rows
+    return (
+        Segment(
+            segment.user,
+            segment.skipped,
+            int(kept[: segment.first_target].sum()),
+            segment.items[kept],
+            segment.ts[kept],
+            segment.actions[kept],
+            segment.values[kept],
+            segment.orders[kept],
+        ),
+        rows[kept],
+    )
+
+
+def holdout_border(segments: Sequence[Segment], share: float) -> tuple[float, int]:
+    """(ts, arrival number) from which on target events are held out: the most recent `share`."""
+    ts = np.concatenate([s.ts[s.first_target :] for s in segments])
+    orders = np.concatenate([s.orders[s.first_target :] for s in segments])
+    by_time = np.lexsort((orders, ts))
+    place = by_time[min(int(len(ts) * (1.0 - share)), len(ts) - 1)]
+    return float(ts[place]), int(orders[place])
+
+
+def is_held_out(segment: Segment, border: tuple[float, int]) -> Bools:
+    """Which events lie at or after the border.  Shapes: -> (n,)."""
+    ts, order = border
+    held: Bools = (segment.ts > ts) | ((segment.ts == ts) & (segment.orders >= order))
+    return held
+
+
+def before_border(segment: Segment, border: tuple[float, int]) -> Segment | None:
+    """The part that may be learned from; None when no target is left."""
+    count = int((~is_held_out(segment, border)).sum())
+    if count <= segment.first_target:
+        return None
+    return Segment(
+        segment.user,
+        segment.skipped,
+        segment.first_target,
+        segment.items[:count],
+        segment.ts[:count],
+        segment.actions[:count],
+        segment.values[:count],
+        segment.orders[:count],
+    )
+
+
+def to_sequence(segment: Segment, rows: Ints) -> UserSequence:
+    """What `profiles.evaluation.prequential` walks."""
+    return UserSequence(rows, segment.actions, segment.values, segment.ts)
+
+
+def make_windows(
+    segments: Sequence[Segment], catalogue: Catalogue, weights: ActionWeights, length: int
+) -> Windows:
+    """Cut segments into windows of at most `length` inputs.
+
+    A first window begins up to length/2 context events before the first target; each next one
+    begins length/5 events before its first target.  Windows without a positive target are left
+    out.
+    """
+    parts: list[tuple[Segment, Ints, Floats, int, int, int]] = []
+    for whole in segments:
+        segment, rows = known_part(whole, catalogue)
+        if len(rows) <= segment.first_target:
+            continue
+        weight = weights.of(segment)
+        first, begin = segment.first_target, max(0, segment.first_target - length // 2)
+        while first < len(rows):
+            end = min(begin + length + 1, len(rows))
+            if weight[first:end].any():
+                parts.append((segment, rows, weight, begin, first, end))
+            first, begin = end, max(0, end - max(length // 5, 1))
+    return _fill(parts, length)
+
+
+def _fill(parts: Sequence[tuple[Segment, Ints, Floats, int, int, int]], length: int) -> Windows:
+    count = len(parts)
+    made = Windows(
+        items=np.zeros((count, length), np.int32),
+        actions=np.zeros((count, length), np.int16),
+        values=np.zeros((count, length), np.float32),
+        gaps_s=np.full((count, length), np.nan, np.float32),
+        lengths=np.zeros(count, np.int32),
+        targets=np.zeros((count, length + 1), np.int32),
+        weights=np.zeros((count, length + 1), np.float32),
+    )
+    for row, (segment, rows, weight, begin, first, end) in enumerate(parts):
+        # Column t of the targets is what follows t inputs: event begin + t.
+        size = end - begin
+        inputs = size - 1
+        made.items[row, :inputs] = rows[begin : end - 1]
+        made.actions[row, :inputs] = segment.actions[begin : end - 1]
+        made.values[row, :inputs] = segment.values[begin : end - 1]
+        if inputs > 1:
+            gaps = np.diff(segment.ts[begin : end - 1])
+            made.gaps_s[row, 1:inputs] = np.maximum(gaps, 0.0)
+        made.lengths[row] = inputs
+        made.targets[row, :size] = rows[begin:end]
+        made.weights[row, first - begin : size] = weight[first:end]
+        if segment.skipped + begin > 0:
+            # The start profile predicts a user's very first event and no other.
+            made.weights[row, 0] = 0.0
+    return made
+
+
+def join(windows: Windows, rows: Ints, past: Windows, past_rows: Ints) -> Batch:
+    """One batch of fresh and past windows, trimmed to the longest of them."""
+    both = [(windows, rows), (past, past_rows)]
+    lengths = np.concatenate([w.lengths[r] for w, r in both])
+    width = max(int(lengths.max(initial=0)), 1)
+
+    def column(name: str, wide: int) -> npt.NDArray[np.generic]:
+        parts = [getattr(w, name)[r, :wide] for w, r in both if len(r)]
+        stacked: npt.NDArray[np.generic] = np.concatenate(parts)
+        return stacked
+
+    return Batch(
+        items=torch.from_numpy(column("items", width).astype(np.int64)),
+        actions=torch.from_numpy(column("actions", width).astype(np.int64)),
+        values=torch.from_numpy(column("values", width).astype(np.float32)),
+        gaps_s=torch.from_numpy(column("gaps_s", width).astype(np.float32)),
+        mask=torch.from_numpy(np.arange(width)[None] < lengths[:, None]),
+        targets=torch.from_numpy(column("targets", width + 1).astype(np.int64)),
+        weights=torch.from_numpy(column("weights", width + 1).astype(np.float32)),
+        replayed=torch.from_numpy(np.arange(len(lengths)) >= len(rows)),
+    )
+
+
+def batches(
+    fresh: Windows,
+    past: Windows,
+    batch_users: int,
+    replay_share: float,
+    rng: np.random.Generator,
+) -> Iterator[Batch]:
+    """One epoch: every fresh window once, in batches whose `replay_share` are past windows.
+
+    Past windows are drawn without replacement until all were seen.
+    """
+    take_past = round(batch_users * replay_share) if len(past) else 0
+    take_past = min(take_past, batch_users - 1)
+    take_fresh = batch_users - take_past
+    order = _bucketed(fresh, take_fresh, rng)
+    past_order = rng.permutation(len(past))
+    used = 0
+    for rows in order:
+        # A short last batch gets a proportionally small past.
+        wanted = min(round(take_past * len(rows) / take_fresh), len(past))
+        if used + wanted > len(past_order):
+            past_order, used = rng.permutation(len(past)), 0
+        yield join(fresh, rows, past, past_order[used : used + wanted])
+        used += wanted
+
+
+def _bucketed(windows: Windows, size: int, rng: np.random.Generator) -> list[Ints]:
+    order = rng.permutation(len(windows))
+    groups: list[Ints] = []
+    for start in range(0, len(order), size * BUCKET_BATCHES):
+        bucket = order[start : start + size * BUCKET_BATCHES]
+        bucket = bucket[np.argsort(-windows.lengths[bucket], kind="stable")]
+        groups += [bucket[at : at + size] for at in range(0, len(bucket), size)]
+    return [groups[at] for at in rng.permutation(len(groups))]

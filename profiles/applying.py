@@ -1,0 +1,221 @@
+"""A batch of events applied to a batch of profiles: the heart of the event path.
+
+Pure and vectorised: it takes arrays and changes arrays.  Users are independent, so users with
+about as many events as each other are advanced together, whole sequences at a time
+(`updater.advance_all`); one user's events keep their order.
+
+Exactly once, in effect: an event at or before the offset that a profile names was applied before
+(a replay after a crash); an event whose id is in the profile's ring of recent ids was produced
+twice.  Both are skipped here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.catalog import Catalog, Rows
+from profiles.head import Floats
+from profiles.rebuild import rebuild
+from profiles.scoring import unseen_ranks
+from profiles.space import Space
+from profiles.state import Records, bloom_slots
+from profiles.updater import Steps, advance_all
+
+BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
+"""Users whose event counts fall in one bucket are padded to one length: at most fourfold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Valid events of one partition, in offset order, as columns of M.
+
+    `users` (M,) row of each event's user in the records; `item_rows` (M,) catalogue rows;
+    `event_keys`, `item_keys` (M,) 64-bit names; `ts` (M,) Unix seconds; `values` 0 for none.
+    """
+
+    users: Rows
+    offsets: npt.NDArray[np.int64]
+    event_keys: npt.NDArray[np.uint64]
+    item_rows: Rows
+    item_keys: npt.NDArray[np.uint64]
+    actions: npt.NDArray[np.int64]
+    values: Floats
+    ts: npt.NDArray[np.float64]
+
+    def take(self, where: Rows) -> Batch:
+        """The same events, fewer."""
+        return Batch(
+            self.users[where],
+            self.offsets[where],
+            self.event_keys[where],
+            self.item_rows[where],
+            self.item_keys[where],
+            self.actions[where],
+            self.values[where],
+            self.ts[where],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch: positions in it.
+
+    `applied` moved a profile; `replayed` were at or before the profile's offset; `repeated` had a
+    recent event id.  `ranks` are the prequential ranks of the events in `ranked`, each taken
+    before its event was applied (0 is best).
+    """
+
+    applied: Rows
+    replayed: Rows
+    repeated: Rows
+    ranked: Rows
+    ranks: npt.NDArray[np.int64]
+
+
+def apply_batch(
+    records: Records,
+    batch: Batch,
+    space: Space,
+    catalog: Catalog,
+    topic_key: int,
+    prequential_share: float,
+) -> Applied:
+    """Apply a batch, in place.  Stale profiles are rebuilt first (first touch).
+
+    Args:
+        topic_key: `key64` of the input topic's identity; offsets of another topic do not compare.
+        prequential_share: of the events, chosen by a hash of their id, how many are ranked.
+    """
+    replayed = (records["topic"][batch.users] == np.uint64(topic_key)) & (
+        batch.offsets <= records["offset"][batch.users]
+    )
+    repeated = _repeated(records, batch, ~replayed)
+    applied = np.flatnonzero(~replayed & ~repeated)
+    todo = batch.take(applied)
+    touched = np.unique(todo.users)
+    rebuild(records, touched[records["release"][touched] != space.key], space, catalog)
+    chosen = (todo.event_keys >> np.uint64(11)).astype(np.float64) / 2.0**53 < prequential_share
+    ranks = np.full(len(applied), -1, dtype=np.int64)
+    # Position of every event among its user's events in this batch.
+    order = np.argsort(todo.users, kind="stable")
+    users, first, counts = np.unique(todo.users[order], return_index=True, return_counts=True)
+    lower = 0
+    for upper in BUCKETS:
+        members = np.flatnonzero((counts > lower) & (counts <= upper))
+        lower = upper
+        if not len(members):
+            continue
+        length = int(counts[members].max())
+        columns = np.arange(length)
+        mask = columns[None] < counts[members, None]
+        at = order[np.where(mask, first[members, None] + columns[None], 0)]
+        _advance_users(records, users[members], todo, at, mask, space, chosen, ranks)
+    _remember(records, todo, topic_key)
+    ranked = np.flatnonzero(ranks >= 0)
+    return Applied(
+        applied=applied,
+        replayed=np.flatnonzero(replayed),
+        repeated=np.flatnonzero(repeated),
+        ranked=applied[ranked],
+        ranks=ranks[ranked],
+    )
+
+
+def _repeated(
+    records: Records, batch: Batch, candidates: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Events whose id is among the user's most recent ones, in order of arrival."""
+    repeated = np.zeros(len(batch.users), dtype=np.bool_)
+    once = np.bincount(batch.users, minlength=len(records))[batch.users] == 1
+    alone = np.flatnonzero(candidates & once)
+    recent = records["recent"][batch.users[alone]]
+    repeated[alone] = (recent == batch.event_keys[alone, None]).any(axis=1)
+    # Several events of one user: the ring moves between them, so they go one by one.
+    rings: dict[int, list[int]] = {}
+    size = records["recent"].shape[1]
+    for at in np.flatnonzero(candidates & ~once).tolist():
+        user, event_key = int(batch.users[at]), int(batch.event_keys[at])
+        ring = rings.get(user)
+        if ring is None:
+            # Oldest first, as the ring will be overwritten.
+            turn = int(records["events"][user]) % size
+            stored = records["recent"][user].tolist()
+            ring = rings[user] = [key for key in stored[turn:] + stored[:turn] if key]
+        if event_key in ring[-size:]:
+            repeated[at] = True
+        else:
+            ring.append(event_key)
+    return repeated
+
+
+def _advance_users(
+    records: Records,
+    users: Rows,
+    todo: Batch,
+    at: Rows,
+    mask: npt.NDArray[np.bool_],
+    space: Space,
+    chosen: npt.NDArray[np.bool_],
+    ranks: npt.NDArray[np.int64],
+) -> None:
+    """Advance users with similarly many events.  Shapes: users (B,), at and mask (B, S)."""
+    ts = todo.ts[at]
+    before = np.empty_like(ts)
+    before[:, 0] = np.where(records["events"][users] > 0, records["last_ts"][users], np.nan)
+    before[:, 1:] = ts[:, :-1]
+    steps = Steps(
+        items=space.vectors[todo.item_rows[at]],
+        actions=todo.actions[at],
+        values=todo.values[at],
+        gaps_s=np.maximum(ts - before, 0.0),
+    )
+    state, trail = advance_all(space.head, records["state"][users], steps, mask)
+    row, column = np.nonzero(mask & chosen[at])
+    if len(row):
+        earlier = trail[row, column - 1]
+        stored = records["profile"][users[row]]
+        profiles = np.where((column == 0)[:, None], stored, earlier)
+        where = at[row, column]
+        ranks[where] = unseen_ranks(
+            profiles, records["seen"][users[row]], todo.item_rows[where], space.known, space
+        )
+    last = mask.sum(axis=1) - 1
+    everyone = np.arange(len(users))
+    records["state"][users] = state
+    records["profile"][users] = trail[everyone, last]
+    records["last_ts"][users] = ts[everyone, last]
+
+
+def _remember(records: Records, todo: Batch, topic_key: int) -> None:
+    """Write history, recent ids, seen filter and offsets.  Events stand in offset order."""
+    users = todo.users
+    if not len(users):
+        return
+    order = np.argsort(users, kind="stable")
+    distinct, first, counts = np.unique(users[order], return_index=True, return_counts=True)
+    nth = np.empty(len(users), dtype=np.int64)
+    nth[order] = np.arange(len(users)) - np.repeat(first, counts)
+    number = records["events"][users].astype(np.int64) + nth
+    # Where one slot is written twice, numpy keeps the later value: the later event.
+    slot = number % records["hist_item"].shape[1]
+    records["hist_item"][users, slot] = todo.item_keys
+    records["hist_ts"][users, slot] = todo.ts
+    records["hist_action"][users, slot] = todo.actions
+    records["hist_value"][users, slot] = todo.values
+    records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
+    _mark_all_seen(records, todo)
+    last = order[first + counts - 1]
+    records["offset"][distinct] = todo.offsets[last]
+    records["topic"][distinct] = np.uint64(topic_key)
+    records["events"][distinct] += counts.astype(np.uint32)
+    records["revision"][distinct] += counts.astype(np.uint32)
+
+
+def _mark_all_seen(records: Records, todo: Batch) -> None:
+    slots = bloom_slots(todo.item_keys, records["seen"].shape[1])
+    rows = np.repeat(todo.users, slots.shape[1])
+    bits = slots.ravel()
+    np.bitwise_or.at(records["seen"], (rows, bits >> 3), (1 << (bits & 7)).astype(np.uint8))

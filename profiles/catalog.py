@@ -1,0 +1,105 @@
+"""The catalogue as the workers hold it: items in arrival order, found by id or by 64-bit key.
+
+An item keeps its row for the life of the process, also when its text changes or it is withdrawn,
+so that a row number is a safe name inside one process.  It never leaves the process: on disk and
+on the wire, items go by id or key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.events import Item, key64
+
+Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.intp]
+
+
+class Catalog:
+    """Items by row.  Rows only grow."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.rows: dict[str, int] = {}
+        self._tagged: dict[str, list[int]] = {}
+        self._keys = np.zeros(1024, dtype=np.uint64)
+        self._text_keys = np.zeros(1024, dtype=np.uint64)
+        self._available = np.zeros(1024, dtype=np.bool_)
+        self._order: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def keys(self) -> Keys:
+        """Shapes: (N,), `key64` of each item id."""
+        return self._keys[: len(self.items)]
+
+    @property
+    def text_keys(self) -> Keys:
+        """Shapes: (N,), `key64` of each item's full text."""
+        return self._text_keys[: len(self.items)]
+
+    @property
+    def available(self) -> npt.NDArray[np.bool_]:
+        """Shapes: (N,), whether each item may be recommended."""
+        return self._available[: len(self.items)]
+
+    def put(self, item: Item) -> tuple[int, bool]:
+        """Add or replace.  Returns: (row, whether its text is new and must be encoded)."""
+        text_key = key64(item.full_text())
+        row = self.rows.get(item.item_id)
+        if row is None:
+            row = len(self.items)
+            if row == len(self._keys):
+                self._grow()
+            self.items.append(item)
+            self.rows[item.item_id] = row
+            self._keys[row] = key64(item.item_id)
+            self._order = None
+            changed = True
+        else:
+            changed = int(self._text_keys[row]) != text_key
+            self.items[row] = item
+        self._text_keys[row] = text_key
+        self._available[row] = item.available
+        for tag in item.tags:
+            tagged = self._tagged.setdefault(tag, [])
+            if row not in tagged[-1:]:
+                tagged.append(row)
+        return row, changed
+
+    def withdraw(self, item_id: str) -> None:
+        """Never recommend it again; its row stays, so that histories still read."""
+        row = self.rows.get(item_id)
+        if row is not None:
+            self._available[row] = False
+
+    def with_tags(self, tags: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Items that carry at least one of the tags.  Shapes: -> (N,)."""
+        mask = np.zeros(len(self), dtype=np.bool_)
+        for tag in tags:
+            # The list may still name items that have lost the tag since.
+            rows = [row for row in self._tagged.get(tag, ()) if tag in self.items[row].tags]
+            mask[rows] = True
+        return mask
+
+    def rows_of(self, keys: Keys) -> Rows:
+        """Rows of items by key, -1 where the catalogue has none.  Any shape."""
+        if not len(self):
+            return np.full(keys.shape, -1, dtype=np.intp)
+        if self._order is None:
+            self._order = np.argsort(self.keys, kind="stable")
+        order = self._order
+        sorted_keys = self.keys[order]
+        at = np.minimum(np.searchsorted(sorted_keys, keys), len(order) - 1)
+        found: Rows = np.where(sorted_keys[at] == keys, order[at], -1)
+        return found
+
+    def _grow(self) -> None:
+        self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
+        self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
+        self._available = np.concatenate([self._available, np.zeros_like(self._available)])

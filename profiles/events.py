@@ -1,0 +1,327 @@
+"""What flows through driftline: the messages on the wire, and when one of them is bad.
+
+Every struct here is one topic's payload (DESIGN section 3, docs/reference/topics.md).  The
+payload is JSON; fields are only ever added, with a default, never renamed.  `decode_*` is the
+single door from bytes to a value: whatever passes it is well-formed, and whatever does not
+raises `BadMessage` with a reason slug that becomes a metric label and a dead-letter header.
+
+What surprised us: JSON allows lone surrogates (``"\\ud800"``) that no UTF-8 consumer can read,
+and a NUL inside a key breaks tools that print keys.  Both are refused here, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+
+from profiles.errors import BadMessage
+
+MAX_ID_LENGTH = 256
+MAX_TEXT_LENGTH = 20_000
+MAX_TAGS = 64
+MAX_CONTEXT_FIELDS = 32
+MAX_K = 1_000
+MAX_VALUE = 1e30
+"""Profiles keep values as float32: beyond 3.4e38 they would become infinite."""
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]
+Tags = Annotated[list[Id], msgspec.Meta(max_length=MAX_TAGS)]
+Scalar = str | int | float | bool | None
+Context = Annotated[dict[str, Scalar], msgspec.Meta(max_length=MAX_CONTEXT_FIELDS)]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One act of one user on one item.  Topic `events`, key `user_id`.
+
+    `ts` is when it happened, in Unix seconds; `value` is what the action carries (stars of a
+    rating, seconds watched); `event_id` makes a retried produce harmless.
+    """
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    action: Id
+    ts: float
+    value: float | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] | None = None
+    context: Context | None = None
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that can be recommended.  Topic `items`, key `item_id`, compacted.
+
+    A new message for the same id replaces the old one; an empty payload (tombstone) removes it.
+    `text` and `title` are what the language model reads.
+    """
+
+    item_id: Id
+    title: Text = ""
+    text: Text = ""
+    tags: Tags = []
+    attributes: dict[str, Scalar] = {}
+    available: bool = True
+    vectors: dict[str, list[float]] = {}
+    text_version: int = 0
+
+    def full_text(self) -> str:
+        """The text that the encoder reads: title, tags, then body.
+
+        >>> Item(item_id="1", title="Heat", tags=["Crime"]).full_text()
+        'Heat. Crime'
+        """
+        parts = [self.title, ", ".join(self.tags), self.text]
+        return ". ".join(part for part in parts if part)
+
+
+class User(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a user says about herself.  Topic `users`, key `user_id`, compacted."""
+
+    user_id: Id
+    interests: Text = ""
+    attributes: dict[str, Scalar] = {}
+
+
+class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which items a request allows.  `any_tags`: at least one; `no_tags`: none of them."""
+
+    any_tags: Tags = []
+    no_tags: Tags = []
+    exclude_seen: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An application asks for recommendations.  Topic `requests`, key `user_id`."""
+
+    request_id: Id
+    user_id: Id
+    k: Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] = 10
+    filters: Filters = Filters()
+    exclude: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = []
+    context: Context | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an item is recommended.
+
+    `kind` is ``history`` (a past event whose item is close: `item_id`, `title`), ``tag`` (a tag
+    shared with it), ``interests`` (the user's declared text) or ``popular``; `weight` is the
+    share of the score it carries.
+    """
+
+    kind: str
+    weight: float
+    item_id: str | None = None
+    title: str | None = None
+    tag: str | None = None
+
+
+class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One recommended item.  `propensity` is the probability with which policy chose it."""
+
+    item_id: str
+    score: float
+    title: str = ""
+    reasons: list[Reason] = []
+    propensity: float = 1.0
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """The answer.  Topic `recommendations`, key `user_id`.
+
+    `output_id` is a hash of (topic id, partition, offset, release id) of the cause: two messages
+    with one `output_id` are one recommendation, sent again after a restart.  `release_id` names
+    the release of every vector that took part; `profile_release_id` is read off the stored
+    profile itself, so that a reader can check that the two agree.
+    `produced_at` and `event_ts` are Unix seconds.
+    """
+
+    output_id: str
+    user_id: str
+    items: list[ScoredItem]
+    release_id: str
+    profile_release_id: str
+    profile_version: int
+    cause: str
+    cause_id: str
+    cause_partition: int
+    cause_offset: int
+    produced_at: float
+    event_ts: float | None = None
+
+
+class Erasure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Forget this user.  Topic `erasures`, key `user_id`."""
+
+    erasure_id: Id
+    user_id: Id
+    requested_at: float = 0.0
+    reason: str = ""
+
+
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was erased, by whom and when.  Topic `receipts`, key `user_id`."""
+
+    erasure_id: str
+    user_id: str
+    component: str
+    erased: dict[str, int]
+    releases: list[str] = []
+    erased_at: float = 0.0
+
+
+class ReleaseNotice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A release changed its status.  Topic `releases`, key `release_id`, compacted.
+
+    `status` is candidate, refused, serving, retired, rolled-back or erased.  The serving release
+    is the one whose `serving` notice has the highest `sequence`: notices are ordered by it, not
+    by arrival, so that a compacted topic read in any order gives one answer.
+    """
+
+    release_id: Id
+    status: str
+    sequence: int
+    store_url: str
+    parent_id: str | None = None
+    decided_at: float = 0.0
+    reason: str = ""
+    metrics: dict[str, float] = {}
+
+
+_EVENT = msgspec.json.Decoder(Event)
+_ITEM = msgspec.json.Decoder(Item)
+_USER = msgspec.json.Decoder(User)
+_REQUEST = msgspec.json.Decoder(Request)
+_ERASURE = msgspec.json.Decoder(Erasure)
+_NOTICE = msgspec.json.Decoder(ReleaseNotice)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """JSON bytes of a message, UTF-8.
+
+    >>> encode(Erasure(erasure_id="e1", user_id="u1"))
+    b'{"erasure_id":"e1","user_id":"u1"}'
+    """
+    return _ENCODER.encode(message)
+
+
+def decode_event(payload: bytes | None, *, now_s: float, max_ahead_s: float) -> Event:
+    """Read one behaviour event.
+
+    Args:
+        now_s: the reader's clock, Unix seconds.
+        max_ahead_s: how far `ts` may lie in the future before the producer's clock is held wrong.
+    Raises: BadMessage with reason empty, malformed, invalid, bad-text, bad-value, bad-time or
+        future-dated.
+    """
+    event: Event = _decode(_EVENT, payload)
+    if payload and b"\\u0000" in payload:
+        for name in (event.event_id, event.user_id, event.item_id, event.action):
+            check_key(name)
+    if event.value is not None and not abs(event.value) <= MAX_VALUE:
+        raise BadMessage(
+            "bad-value",
+            f"event {event.event_id!r} has value {event.value}; at most ±{MAX_VALUE:g} is kept",
+        )
+    if event.ts > now_s + max_ahead_s:
+        raise BadMessage(
+            "future-dated",
+            f"event {event.event_id!r} is dated {event.ts - now_s:.0f} s ahead of this worker's "
+            f"clock, more than the {max_ahead_s:.0f} s allowed; set the producer's clock right",
+        )
+    if event.ts < 0:
+        raise BadMessage("bad-time", f"event {event.event_id!r} has ts {event.ts}; Unix seconds")
+    return event
+
+
+def decode_item(payload: bytes) -> Item:
+    """Read one catalogue entry.  Raises: BadMessage."""
+    item: Item = _decode(_ITEM, payload)
+    for name, vector in item.vectors.items():
+        for number in vector:
+            if not abs(number) <= MAX_VALUE:
+                raise BadMessage(
+                    "bad-value",
+                    f"vectors.{name} of item {item.item_id!r} holds {number}; "
+                    f"at most ±{MAX_VALUE:g} can be used",
+                )
+    return item
+
+
+def decode_user(payload: bytes) -> User:
+    """Read one user declaration.  Raises: BadMessage."""
+    user: User = _decode(_USER, payload)
+    return user
+
+
+def decode_request(payload: bytes | None) -> Request:
+    """Read one request for recommendations.  Raises: BadMessage."""
+    request: Request = _decode(_REQUEST, payload)
+    return request
+
+
+def decode_erasure(payload: bytes | None) -> Erasure:
+    """Read one erasure request.  Raises: BadMessage."""
+    erasure: Erasure = _decode(_ERASURE, payload)
+    return erasure
+
+
+def decode_notice(payload: bytes | None) -> ReleaseNotice:
+    """Read one release notice.  Raises: BadMessage."""
+    notice: ReleaseNotice = _decode(_NOTICE, payload)
+    return notice
+
+
+# Any: msgspec's Decoder is generic only in its stub; callers above restore the type.
+def _decode(decoder: msgspec.json.Decoder[Any], payload: bytes | None) -> Any:
+    if not payload:
+        raise BadMessage("empty", "the message has no payload; a JSON object was expected")
+    try:
+        return decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        raise BadMessage("invalid", f"the message does not fit its schema: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage("malformed", f"the message is not JSON: {error}") from error
+
+
+def check_key(user_id: str) -> bytes:
+    """UTF-8 bytes of an id that may serve as a key.
+
+    Raises: BadMessage (bad-text) for a NUL or a lone surrogate, which no key may hold.
+
+    >>> check_key("u1")
+    b'u1'
+    """
+    try:
+        key = user_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadMessage("bad-text", f"id {user_id!r} holds a lone surrogate") from error
+    if b"\x00" in key:
+        raise BadMessage("bad-text", f"id {user_id!r} holds a NUL byte")
+    return key
+
+
+def key64(text: str) -> int:
+    """A 64-bit name for an id: what profiles store instead of the id itself.
+
+    Two of a million ids collide with probability 3e-8 (birthday bound).  Zero is reserved for
+    "none".
+
+    >>> key64("i1") == key64("i1") != key64("i2")
+    True
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+def output_id(topic_id: str, partition: int, offset: int, release_id: str) -> str:
+    """The name of one output, the same whenever it is produced again.
+
+    >>> output_id("t", 0, 7, "r") == output_id("t", 0, 7, "r")
+    True
+    """
+    source = f"{topic_id}\x1f{partition}\x1f{offset}\x1f{release_id}"
+    return hashlib.blake2b(source.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,183 @@
+"""Everything learned outside the language model: one frozen bundle of arrays, float32.
+
+The learner writes it as `head.safetensors` of a release; workers read it and never change it.
+`HeadShape` fixes every array's shape, so a release of another shape is refused before a single
+vector is used.  The torch twin that trains these arrays is `learner/model.py`; the two are held
+together by a property test (1e-5).
+
+Notation: D width, L blocks, F feed-forward width, T text width, A actions, G gap features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.errors import ReleaseRefused
+
+Floats = npt.NDArray[np.float32]
+
+GAP_FEATURES = 4
+"""log of the gap, and what is left after an hour, a day and thirty days (`gap_features`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """The numbers that fix every array of a head."""
+
+    dim: int
+    layers: int
+    hidden: int
+    text_dim: int
+    actions: int
+
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array, in file order."""
+        d, n, f = self.dim, self.layers, self.hidden
+        return {
+            "text_weight": (self.text_dim, d),
+            "text_bias": (d,),
+            "item_gain": (d,),
+            "item_bias": (d,),
+            "action": (self.actions, d),
+            "value": (d,),
+            "gap": (GAP_FEATURES, d),
+            "norm_gain": (n, d),
+            "norm_bias": (n, d),
+            "mix_weight": (n, d, 2 * d),
+            "mix_bias": (n, 2 * d),
+            "mix_gap": (n, GAP_FEATURES, d),
+            "out_weight": (n, d, d),
+            "ff_gain": (n, d),
+            "ff_bias": (n, d),
+            "ff_in": (n, d, f),
+            "ff_in_bias": (n, f),
+            "ff_out": (n, f, d),
+            "ff_out_bias": (n, d),
+            "final_gain": (d,),
+            "final_bias": (d,),
+            "start": (n, d),
+            "new_item_bias": (1,),
+            "score_scale": (1,),
+            "id_gate": (1,),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The arrays themselves; shapes as in `HeadShape.arrays`.
+
+    `start` is the state of a user without history; `new_item_bias` the score bias of an item
+    that no event has touched; `score_scale` multiplies profile · item; `id_gate` is the k of
+    g(n) = n / (n + k).
+    """
+
+    shape: HeadShape
+    actions: tuple[str, ...]
+    text_weight: Floats
+    text_bias: Floats
+    item_gain: Floats
+    item_bias: Floats
+    action: Floats
+    value: Floats
+    gap: Floats
+    norm_gain: Floats
+    norm_bias: Floats
+    mix_weight: Floats
+    mix_bias: Floats
+    mix_gap: Floats
+    out_weight: Floats
+    ff_gain: Floats
+    ff_bias: Floats
+    ff_in: Floats
+    ff_in_bias: Floats
+    ff_out: Floats
+    ff_out_bias: Floats
+    final_gain: Floats
+    final_bias: Floats
+    start: Floats
+    new_item_bias: Floats
+    score_scale: Floats
+    id_gate: Floats
+
+    @classmethod
+    def from_arrays(
+        cls, shape: HeadShape, actions: tuple[str, ...], arrays: dict[str, Floats]
+    ) -> Head:
+        """Check and bundle.
+
+        Raises: ReleaseRefused (head-shape, head-dtype, head-not-finite) naming the array.
+        """
+        wanted = shape.arrays()
+        if set(arrays) != set(wanted):
+            odd = sorted(set(arrays) ^ set(wanted))
+            raise ReleaseRefused("head-shape", f"head has missing or unknown arrays: {odd}")
+        for name, expected in wanted.items():
+            array = arrays[name]
+            if array.dtype != np.float32:
+                raise ReleaseRefused("head-dtype", f"{name} is {array.dtype}, not float32")
+            if array.shape != expected:
+                raise ReleaseRefused("head-shape", f"{name} is {array.shape}, not {expected}")
+            if not np.isfinite(array).all():
+                raise ReleaseRefused("head-not-finite", f"{name} holds NaN or infinity")
+        return cls(shape=shape, actions=actions, **arrays)
+
+    def arrays(self) -> dict[str, Floats]:
+        """Name to array, ready to be saved."""
+        return {name: getattr(self, name) for name in self.shape.arrays()}
+
+
+def layer_norm(x: Floats, gain: Floats, bias: Floats) -> Floats:
+    """LayerNorm over the last axis, epsilon 1e-5.  Shapes: (..., D) -> (..., D), float32."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.einsum("...d,...d->...", centred, centred)[..., None] / np.float32(x.shape[-1])
+    out: Floats = centred / np.sqrt(variance + np.float32(1e-5)) * gain + bias
+    return out
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Logistic function, written with tanh so that no exponent overflows."""
+    out: Floats = np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1.0))
+    return out
+
+
+def silu(x: Floats) -> Floats:
+    """x · sigmoid(x)."""
+    out: Floats = x * sigmoid(x)
+    return out
+
+
+def gap_features(gap_s: npt.NDArray[np.float64]) -> Floats:
+    """What the model sees of the time since the user's previous event.
+
+    A first event has no gap: pass NaN, the features are then zero.
+    Shapes: gap_s (...) seconds -> (..., 4), each feature in [0, 1] (a gap of 15 years gives 1).
+
+    >>> gap_features(np.array([0.0, np.nan])).tolist()
+    [[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    gap = np.maximum(gap_s, 0.0)
+    features = np.stack(
+        [
+            np.minimum(np.log1p(gap) / 20.0, 1.0),
+            np.exp(-gap / 3600.0),
+            np.exp(-gap / 86_400.0),
+            np.exp(-gap / 2_592_000.0),
+        ],
+        axis=-1,
+    )
+    out: Floats = np.nan_to_num(features, nan=0.0).astype(np.float32)
+    return out
+
+
+def embed_items(head: Head, text: Floats, ids: Floats, counts: Floats) -> Floats:
+    """Item embeddings: LayerNorm(W · text + g(n) · id), g(n) = n / (n + k).
+
+    Shapes: text (N, T), ids (N, D), counts (N,) events seen -> (N, D), float32.
+    A new item has count 0, so its text alone speaks for it.
+    """
+    gate = counts / (counts + head.id_gate[0])
+    mixed = text @ head.text_weight + head.text_bias + gate[:, None] * ids
+    return layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)

@@ -1,0 +1,195 @@
+"""Every metric, declared once.  Seconds and bytes; counters end in `_total`; no user, no item.
+
+Each process builds one `WorkerMetrics` or `LearnerMetrics` on its own registry and passes it
+down, so that tests can run several side by side and nothing happens at import.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+LATENCY_BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+)  # fmt: skip
+ROUND_BUCKETS_S = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+
+
+class WorkerMetrics:
+    """What a stream worker tells operators."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.events_applied = Counter(
+            "driftline_events_applied", "Events that moved a profile", ["action"], registry=registry
+        )
+        self.duplicates = Counter(
+            "driftline_duplicate_events",
+            "Events skipped because they were applied before (kind: offset, id)",
+            ["kind"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "driftline_dead_letters",
+            "Messages sent to a dead-letter topic",
+            ["topic", "reason"],
+            registry=registry,
+        )
+        self.recommendations = Counter(
+            "driftline_recommendations",
+            "Recommendations produced (cause: event, request, replay)",
+            ["cause"],
+            registry=registry,
+        )
+        self.latency = Histogram(
+            "driftline_event_to_recommendation_seconds",
+            "From the producer's Kafka timestamp to the acknowledged recommendation",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "driftline_batch_seconds",
+            "Time spent on one batch of events (phase: apply, publish)",
+            ["phase"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_events = Histogram(
+            "driftline_batch_events",
+            "Events in one batch",
+            buckets=(1, 4, 16, 64, 256, 1024, 4096),
+            registry=registry,
+        )
+        self.lag_records = Gauge(
+            "driftline_lag_records",
+            "Records between the position of this worker and the end",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.profiles = Gauge(
+            "driftline_profiles", "Profiles held, per partition", ["partition"], registry=registry
+        )
+        self.profiles_stale = Gauge(
+            "driftline_profiles_stale",
+            "Profiles not yet rebuilt in the serving release's space",
+            registry=registry,
+        )
+        self.profiles_rebuilt = Counter(
+            "driftline_profiles_rebuilt",
+            "Profiles rebuilt after a swap (path: touch, sweep)",
+            ["path"],
+            registry=registry,
+        )
+        self.swaps = Counter(
+            "driftline_swaps", "Releases swapped in while serving", registry=registry
+        )
+        self.swap_seconds = Histogram(
+            "driftline_swap_seconds",
+            "Time of a swap's phases (fetch, verify, load, flip)",
+            ["phase"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.releases_refused = Counter(
+            "driftline_releases_refused",
+            "Releases this worker refused",
+            ["reason"],
+            registry=registry,
+        )
+        self.release = Info("driftline_serving_release", "The serving release", registry=registry)
+        self.release_sequence = Gauge(
+            "driftline_serving_release_sequence", "Its sequence number", registry=registry
+        )
+        self.release_created = Gauge(
+            "driftline_serving_release_created_timestamp_seconds",
+            "When the serving release was made",
+            registry=registry,
+        )
+        self.evaluated = Counter(
+            "driftline_prequential_events",
+            "Events ranked before they were applied",
+            ["release"],
+            registry=registry,
+        )
+        self.hits = Counter(
+            "driftline_prequential_hits",
+            "Of these, how often the item was among the first ten",
+            ["release"],
+            registry=registry,
+        )
+        self.gain = Counter(
+            "driftline_prequential_ndcg",
+            "Sum of NDCG@10 over the same events",
+            ["release"],
+            registry=registry,
+        )
+        self.restore_remaining = Gauge(
+            "driftline_restore_remaining_records",
+            "Changelog records still to read before a partition is ready",
+            ["partition"],
+            registry=registry,
+        )
+        self.ready = Gauge("driftline_ready", "1 when this worker serves", registry=registry)
+        self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
+        self.stores_quarantined = Counter(
+            "driftline_stores_quarantined",
+            "Local stores found damaged, set aside and rebuilt",
+            registry=registry,
+        )
+
+
+class LearnerMetrics:
+    """What the learner tells operators."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.events_consumed = Counter(
+            "driftline_learner_events", "Events read by the learner", registry=registry
+        )
+        self.events_rejected = Counter(
+            "driftline_learner_events_rejected",
+            "Events the learner could not use",
+            ["reason"],
+            registry=registry,
+        )
+        self.lag_records = Gauge(
+            "driftline_learner_lag_records", "Records the learner is behind", registry=registry
+        )
+        self.buffer_bytes = Gauge(
+            "driftline_replay_buffer_bytes", "Bytes held in the replay buffer", registry=registry
+        )
+        self.buffer_events = Gauge(
+            "driftline_replay_buffer_events", "Events held in the replay buffer", registry=registry
+        )
+        self.rounds = Counter(
+            "driftline_learning_rounds",
+            "Learning rounds (outcome: promoted, refused, failed)",
+            ["outcome"],
+            registry=registry,
+        )
+        self.round_seconds = Histogram(
+            "driftline_learning_round_seconds",
+            "Time of a round's phases (head, lora, evaluate, publish, total)",
+            ["phase"],
+            buckets=ROUND_BUCKETS_S,
+            registry=registry,
+        )
+        self.round_running = Gauge(
+            "driftline_learning_round_running", "1 while a round runs", registry=registry
+        )
+        self.quality = Gauge(
+            "driftline_learner_ndcg10",
+            "NDCG@10 of the last round (who: parent, candidate; slice: recent, long_ago)",
+            ["who", "slice"],
+            registry=registry,
+        )
+        self.forgetting = Gauge(
+            "driftline_forgetting",
+            "NDCG@10 lost on long-ago events by the last promoted release (relative)",
+            registry=registry,
+        )
+        self.drift = Counter(
+            "driftline_drift_detected", "Times drift made a round due", registry=registry
+        )
+        self.loss = Gauge(
+            "driftline_training_loss", "Last training loss", ["phase"], registry=registry
+        )

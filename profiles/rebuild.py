@@ -1,0 +1,65 @@
+"""A profile made anew in another release's space, from its own bounded history.
+
+At a swap no vector of the old space may survive: state and profile are recomputed from the
+remembered events with the new head and the new item vectors.  It happens when a user is first
+touched, and in a paced sweep for all others; both call this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from profiles.catalog import Catalog, Rows
+from profiles.head import Floats
+from profiles.space import Space
+from profiles.state import Records, read_history
+from profiles.updater import Steps, advance_all, profile_at_start, start_state
+
+SLICE = 256
+"""Users rebuilt in one matrix product: bounds memory (256 x 50 x 64 floats are 3 MB)."""
+
+
+def stale_rows(records: Records, space: Space) -> Rows:
+    """Records whose vectors are not of this space."""
+    return np.flatnonzero(records["release"] != space.key)
+
+
+def rebuild(records: Records, rows: Rows, space: Space, catalog: Catalog) -> None:
+    """Recompute state and profile of the given records, in place.
+
+    Remembered events of items that the catalogue no longer has are passed over.
+    """
+    for start in range(0, len(rows), SLICE):
+        part = rows[start : start + SLICE]
+        state, profile = replay_history(records[part], space, catalog)
+        records["state"][part] = state
+        records["profile"][part] = profile
+        records["release"][part] = space.key
+        records["revision"][part] += 1
+
+
+def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Floats, Floats]:
+    """State and profile that the remembered events make in this space.
+
+    Shapes: records (B,) -> state (B, L, D), profile (B, D), float32.
+    """
+    users = len(records)
+    history = read_history(records)
+    state = start_state(space.head, users)
+    at_start = profile_at_start(space.head, users)
+    if not history.mask.any():
+        return state, at_start
+    item_rows = catalog.rows_of(history.items)
+    mask = history.mask & (item_rows >= 0)
+    mask &= space.known[item_rows]
+    steps = Steps(
+        items=space.vectors[item_rows],
+        actions=history.actions,
+        values=history.values,
+        gaps_s=history.gaps_s,
+    )
+    state, trail = advance_all(space.head, state, steps, mask)
+    last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
+    profile = trail[np.arange(users), last]
+    any_event = np.asarray(mask.any(axis=1))
+    return state, np.where(any_event[:, None], profile, at_start)

@@ -1,0 +1,358 @@
+"""A release: every learned thing that one embedding space is made of, as an immutable directory.
+
+    manifest.json        what it is, whose child, sha256 and size of every other file, signature
+    adapter/             the LoRA adapter, in PEFT's own folder format
+    head.safetensors     `profiles.head.Head`
+    items.safetensors    the catalogue encoded in this space (`ItemTable`)
+    probe.safetensors    fixed texts' vectors as the trainer saw them: proof that a load took
+
+The name of a release is the hash of its manifest, which holds the hashes of its files: two
+releases with one name are the same bytes.  Nothing here is ever unpickled.  `open_release` is
+the single door: it refuses, with a reason slug, whatever is not exactly right, and reads no file
+before its size and hash are known to be good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from profiles.errors import ReleaseRefused
+from profiles.events import key64
+from profiles.head import Floats, Head, HeadShape
+
+FORMAT = 1
+FILES = (
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "head.safetensors",
+    "items.safetensors",
+    "probe.safetensors",
+)
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 16 * 2**30
+MAX_NORM = 1e3
+"""No row of a good item table is longer: LayerNorm leaves sqrt(D) times its gain."""
+PROBE_COSINE = 0.9999
+
+Keys = npt.NDArray[np.uint64]
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What a release says about itself.
+
+    `offsets` maps "topic/partition" to the first input offset not learned from;
+    `contributors_digest` is a hash over the sorted pseudonyms whose events took part;
+    `forgetting` is R[i][j]: NDCG@10 of release i on the events of period j.
+    """
+
+    format: int
+    sequence: int
+    parent_id: str | None
+    created_at: float
+    base_model: str
+    base_sha256: str
+    pooling: str
+    max_tokens: int
+    lora_rank: int
+    shape: HeadShape
+    actions: list[str]
+    action_weights: list[float]
+    files: dict[str, str]
+    sizes: dict[str, int]
+    probe_texts: list[str]
+    offsets: dict[str, int] = {}
+    trained_events: int = 0
+    contributors: int = 0
+    contributors_digest: str = ""
+    metrics: dict[str, float] = {}
+    forgetting: list[list[float]] = []
+    note: str = ""
+    release_id: str = ""
+    signature: str = ""
+
+    def signed_bytes(self) -> bytes:
+        """The canonical bytes that the name hashes: sorted JSON without name and signature."""
+        return msgspec.json.encode(
+            msgspec.structs.replace(self, release_id="", signature=""), order="sorted"
+        )
+
+    def content_name(self) -> str:
+        """The release id that this content must carry."""
+        return f"r{self.sequence:05d}-{hashlib.sha256(self.signed_bytes()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """The catalogue in one space.
+
+    Shapes: keys (N,) `key64` of item ids, text_keys (N,) `key64` of the texts encoded (a worker
+    re-encodes an item only when its text has another key), vectors (N, D) final item embeddings,
+    ids (N, D) collaborative part, bias (N,) learned bias with popularity at release time,
+    counts (N,) events behind each item.
+    """
+
+    keys: Keys
+    text_keys: Keys
+    vectors: Floats
+    ids: Floats
+    bias: Floats
+    counts: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A verified release, in memory.  `key` is what a stored profile carries of its name."""
+
+    manifest: Manifest
+    directory: Path
+    head: Head
+    items: ItemTable
+    probe_vectors: Floats
+
+    @property
+    def release_id(self) -> str:
+        return self.manifest.release_id
+
+    @property
+    def key(self) -> int:
+        return key64(self.manifest.release_id)
+
+    @property
+    def adapter_directory(self) -> Path:
+        return self.directory / "adapter"
+
+
+def write_release(
+    directory: Path, manifest: Manifest, head: Head, items: ItemTable, probe_vectors: Floats
+) -> Manifest:
+    """Complete a release in `directory`, where `adapter/` has already been saved by PEFT.
+
+    Fills in hashes, sizes and the name; fsyncs every file and the directory.  The caller signs
+    (`profiles.signing.sign`) and publishes (`profiles.registry.ReleaseStore.publish`).
+    """
+    _write(directory / "head.safetensors", save_tensors(head.arrays()))
+    table: dict[str, npt.NDArray[Any]] = {
+        # safetensors' numpy front end knows no uint64: the same bits travel as int64.
+        "keys": items.keys.view(np.int64),
+        "text_keys": items.text_keys.view(np.int64),
+        "vectors": items.vectors,
+        "ids": items.ids,
+        "bias": items.bias,
+        "counts": items.counts,
+    }
+    _write(directory / "items.safetensors", save_tensors(table))
+    _write(directory / "probe.safetensors", save_tensors({"vectors": probe_vectors}))
+    manifest = msgspec.structs.replace(
+        manifest,
+        files={name: file_sha256(directory / name) for name in FILES},
+        sizes={name: (directory / name).stat().st_size for name in FILES},
+        signature="",
+    )
+    manifest = msgspec.structs.replace(manifest, release_id=manifest.content_name())
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, pretty enough for a person."""
+    text = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    _write(directory / "manifest.json", text)
+    _fsync_directory(directory)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `manifest.json` alone.
+
+    Raises: ReleaseRefused (missing-file, too-large, manifest, format, name, symlink).
+    """
+    path = directory / "manifest.json"
+    _check_plain(path)
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ReleaseRefused("too-large", f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ReleaseRefused("manifest", f"{path} is not a manifest: {error}") from error
+    if manifest.format != FORMAT:
+        raise ReleaseRefused("format", f"{path} has format {manifest.format}, not {FORMAT}")
+    if manifest.release_id != manifest.content_name():
+        raise ReleaseRefused(
+            "name",
+            f"{path} calls itself {manifest.release_id!r} but its content is "
+            f"{manifest.content_name()!r}; it was changed after it was made",
+        )
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What this deployment's settings make of a release; anything else is refused."""
+
+    base_sha256: str
+    dim: int
+    layers: int
+    lora_rank: int
+    actions: tuple[str, ...]
+    pooling: str
+    max_tokens: int
+
+
+def open_release(directory: Path, expected: Expected) -> Release:
+    """Verify everything that needs no language model, then load.
+
+    Raises: ReleaseRefused; its `reason` is one of missing-file, symlink, too-large, manifest,
+    format, name, hash, base, shape, rank, actions, tensors, head-*, items-*, probe-*.
+    """
+    manifest = read_manifest(directory)
+    _check_expected(manifest, expected)
+    if set(manifest.files) != set(FILES) or set(manifest.sizes) != set(FILES):
+        raise ReleaseRefused("manifest", f"manifest lists {sorted(manifest.files)}, not {FILES}")
+    for name in FILES:
+        path = directory / name
+        _check_plain(path, root=directory)
+        size = path.stat().st_size
+        if size != manifest.sizes[name] or size > MAX_FILE_BYTES:
+            raise ReleaseRefused(
+                "hash", f"{name} has {size} bytes, its manifest says {manifest.sizes[name]}"
+            )
+        if file_sha256(path) != manifest.files[name]:
+            raise ReleaseRefused("hash", f"{name} does not have the hash that its manifest names")
+    head = Head.from_arrays(
+        manifest.shape, tuple(manifest.actions), _tensors(directory / "head.safetensors")
+    )
+    items = _item_table(_tensors(directory / "items.safetensors"), manifest.shape.dim)
+    probe = _tensors(directory / "probe.safetensors").get("vectors")
+    if probe is None or probe.shape != (len(manifest.probe_texts), manifest.shape.text_dim):
+        raise ReleaseRefused("probe-shape", "probe vectors do not fit the manifest's probe texts")
+    _check_floats("probe", probe)
+    for name, adapter in _tensors(directory / "adapter/adapter_model.safetensors").items():
+        _check_floats("adapter", adapter, what=name)
+    return Release(manifest, directory, head, items, probe)
+
+
+def check_probe(release: Release, seen_vectors: Floats) -> float:
+    """Compare what this process's loaded adapter makes of the probe texts with the trainer's.
+
+    Returns: the lowest cosine.  Raises: ReleaseRefused (probe-cosine).
+    """
+    if seen_vectors.shape != release.probe_vectors.shape:
+        raise ReleaseRefused("probe-shape", f"probe gave {seen_vectors.shape}")
+    lengths = np.linalg.norm(seen_vectors, axis=1) * np.linalg.norm(release.probe_vectors, axis=1)
+    cosines = (seen_vectors * release.probe_vectors).sum(axis=1) / np.maximum(lengths, 1e-12)
+    lowest = float(cosines.min())
+    if not lowest >= PROBE_COSINE:
+        raise ReleaseRefused(
+            "probe-cosine",
+            f"probe texts come out at cosine {lowest:.6f}, below {PROBE_COSINE}: the adapter of "
+            f"{release.release_id} did not load as it was trained",
+        )
+    return lowest
+
+
+def _check_expected(manifest: Manifest, expected: Expected) -> None:
+    checks = (
+        ("base", manifest.base_sha256, expected.base_sha256),
+        ("base", manifest.pooling, expected.pooling),
+        ("base", manifest.max_tokens, expected.max_tokens),
+        ("shape", (manifest.shape.dim, manifest.shape.layers), (expected.dim, expected.layers)),
+        ("rank", manifest.lora_rank, expected.lora_rank),
+        ("actions", tuple(manifest.actions), expected.actions),
+    )
+    for reason, found, wanted in checks:
+        if found != wanted:
+            raise ReleaseRefused(
+                reason,
+                f"release {manifest.release_id} has {reason} {found!r}, these settings want "
+                f"{wanted!r}; use the settings it was trained with, or train a new one",
+            )
+
+
+def _item_table(tensors: Mapping[str, npt.NDArray[Any]], dim: int) -> ItemTable:
+    wanted = {"keys", "text_keys", "vectors", "ids", "bias", "counts"}
+    if set(tensors) != wanted:
+        raise ReleaseRefused("items-shape", f"items.safetensors holds {sorted(tensors)}")
+    count = tensors["keys"].shape[0]
+    for name in wanted:
+        expected_shape = (count, dim) if name in ("vectors", "ids") else (count,)
+        expected_type = np.int64 if name in ("keys", "text_keys") else np.float32
+        if tensors[name].shape != expected_shape or tensors[name].dtype != expected_type:
+            raise ReleaseRefused(
+                "items-shape",
+                f"items.{name} is {tensors[name].dtype}{tensors[name].shape}, "
+                f"not {expected_type.__name__}{expected_shape}",
+            )
+    for name in ("vectors", "ids", "bias", "counts"):
+        _check_floats("items", tensors[name], what=name)
+    keys = tensors["keys"].view(np.uint64)
+    if len(np.unique(keys)) != count:
+        raise ReleaseRefused("items-shape", "items.safetensors names an item twice")
+    return ItemTable(
+        keys=keys,
+        text_keys=tensors["text_keys"].view(np.uint64),
+        vectors=tensors["vectors"].astype(np.float32, copy=False),
+        ids=tensors["ids"].astype(np.float32, copy=False),
+        bias=tensors["bias"].astype(np.float32, copy=False),
+        counts=tensors["counts"].astype(np.float32, copy=False),
+    )
+
+
+def _check_floats(group: str, array: npt.NDArray[np.generic], what: str = "") -> None:
+    name = f"{group} {what}".strip()
+    if not np.isfinite(array).all():
+        raise ReleaseRefused(f"{group}-not-finite", f"{name} holds NaN or infinity")
+    if array.ndim == 2 and len(array) and float(np.linalg.norm(array, axis=1).max()) > MAX_NORM:
+        raise ReleaseRefused(f"{group}-norm", f"{name} has a row longer than {MAX_NORM:g}")
+
+
+# Any array type may lie in a file; every caller checks dtype and shape before use.
+def _tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    try:
+        return load_tensors(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseRefused(
+            "tensors", f"{path.name} is not a safetensors file: {error}"
+        ) from error
+
+
+def _check_plain(path: Path, root: Path | None = None) -> None:
+    parents: Iterable[Path] = (
+        () if root is None else [root / Path(*path.relative_to(root).parts[:1])]
+    )
+    for part in (path, *parents):
+        if part.is_symlink():
+            raise ReleaseRefused("symlink", f"{part} is a symbolic link; releases hold none")
+    if not path.is_file():
+        raise ReleaseRefused("missing-file", f"{path} is missing")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

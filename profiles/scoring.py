@@ -1,0 +1,173 @@
+"""From profiles to ranked items: one matrix product, an exact top-k, and reasons.
+
+score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
+profile and fades as events arrive.  The top-k is exact and cheap: the k best scores lie in the
+k blocks with the best maxima, so most of a row is only ever reduced by `max`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.catalog import Rows
+from profiles.head import Floats
+from profiles.space import Space
+from profiles.state import Records, was_seen
+
+BLOCK = 128
+INTEREST_FADE_EVENTS = 5.0
+"""After so many events a declared interest weighs half as much as at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Best items per user.  Shapes: rows (B, K) catalogue rows, -1 for none; scores (B, K)."""
+
+    rows: Rows
+    scores: Floats
+
+
+def queries(records: Records, space: Space) -> Floats:
+    """What is multiplied with the items: profile plus fading interest.
+
+    Every record must already be in the space's release; an interest that is not is left out.
+    Shapes: -> (B, D), float32.
+    """
+    fade = INTEREST_FADE_EVENTS / (INTEREST_FADE_EVENTS + records["events"].astype(np.float32))
+    fresh = (records["interest_release"] == space.key).astype(np.float32) * fade
+    out: Floats = records["profile"] + fresh[:, None] * records["interest"].astype(np.float32)
+    return out
+
+
+def score_all(query: Floats, space: Space) -> Floats:
+    """Scores of every catalogue row; rows without a vector get -inf.  Shapes: (B, D) -> (B, N)."""
+    scores: Floats = (query * space.head.score_scale[0]) @ space.vectors.T
+    scores += space.bias
+    if not space.known.all():
+        scores[:, ~space.known] = -np.inf
+    return scores
+
+
+def top_k(scores: Floats, k: int) -> Ranked:
+    """The k best of each row, best first, exact.  Shapes: (B, N) -> (B, min(k, N))."""
+    users, width = scores.shape
+    k = min(k, width)
+    if k == 0 or users == 0:
+        return Ranked(np.zeros((users, k), np.intp), np.zeros((users, k), np.float32))
+    blocks = -(-width // BLOCK)
+    everyone = np.arange(users)[:, None]
+    if blocks > 2 * k:
+        padded = np.full((users, blocks * BLOCK), -np.inf, dtype=np.float32)
+        padded[:, :width] = scores
+        maxima = padded.reshape(users, blocks, BLOCK).max(axis=2)
+        best = np.argpartition(-maxima, k - 1, axis=1)[:, :k]
+        columns = (best[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(users, -1)
+        inner = padded[everyone, columns]
+    else:
+        columns = np.broadcast_to(np.arange(width), scores.shape)
+        inner = scores
+    if k < inner.shape[1]:
+        chosen = np.argpartition(-inner, k - 1, axis=1)[:, :k]
+        columns = np.take_along_axis(columns, chosen, axis=1)
+        inner = np.take_along_axis(inner, chosen, axis=1)
+    # Equal scores are put in row order, so that the same state always gives the same list.
+    order = np.lexsort((columns, -inner), axis=1)
+    return Ranked(
+        np.take_along_axis(columns, order, axis=1), np.take_along_axis(inner, order, axis=1)
+    )
+
+
+def recommend(
+    records: Records,
+    space: Space,
+    allowed: npt.NDArray[np.bool_],
+    k: int,
+    exclude_seen: bool,
+) -> Ranked:
+    """The k best allowed, unseen items for each user.
+
+    First a few more than k are ranked and the seen ones dropped; only users for whom too few are
+    left are ranked again over everything.
+    Shapes: records (B,), allowed (N,) -> (B, k), padded with row -1 and score -inf.
+    """
+    scores = score_all(queries(records, space), space)
+    scores[:, ~allowed] = -np.inf
+    generous = top_k(scores, min(4 * k + 16, scores.shape[1]))
+    ranked = _drop(generous, records, space, k, exclude_seen)
+    short = np.flatnonzero((ranked.rows < 0).any(axis=1))
+    if len(short) and generous.rows.shape[1] < int((allowed & space.known).sum()):
+        everything = top_k(scores[short], scores.shape[1])
+        again = _drop(everything, records[short], space, k, exclude_seen)
+        ranked.rows[short], ranked.scores[short] = again.rows, again.scores
+    return ranked
+
+
+def _drop(ranked: Ranked, records: Records, space: Space, k: int, exclude_seen: bool) -> Ranked:
+    keep = np.isfinite(ranked.scores)
+    if exclude_seen:
+        keep &= ~was_seen(records["seen"], space.slots[ranked.rows])
+    # A stable sort on "dropped" moves the kept ones to the front without changing their order.
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(keep, order, axis=1)
+    rows = np.where(kept, np.take_along_axis(ranked.rows, order, axis=1), -1)
+    scores = np.where(kept, np.take_along_axis(ranked.scores, order, axis=1), -np.inf)
+    if rows.shape[1] < k:
+        gap = k - rows.shape[1]
+        rows = np.pad(rows, ((0, 0), (0, gap)), constant_values=-1)
+        scores = np.pad(scores, ((0, 0), (0, gap)), constant_values=-np.inf)
+    return Ranked(rows, scores.astype(np.float32))
+
+
+def unseen_ranks(
+    profiles: Floats,
+    seen: npt.NDArray[np.uint8],
+    targets: Rows,
+    allowed: npt.NDArray[np.bool_],
+    space: Space,
+) -> npt.NDArray[np.int64]:
+    """Rank of each user's target among unseen allowed items, 0 is best; ties count against us.
+
+    The target itself takes part even if it was seen.
+    Shapes: profiles (B, D), seen (B, bytes), targets (B,) rows -> (B,).
+    """
+    scores = score_all(profiles, space)
+    scores[:, ~allowed] = -np.inf
+    everyone = np.arange(len(targets))
+    goal = scores[everyone, targets]
+    better = scores >= goal[:, None]
+    better &= ~was_seen(seen, space.slots)
+    better[everyone, targets] = False
+    ranks: npt.NDArray[np.int64] = better.sum(axis=1)
+    return ranks
+
+
+def history_shares(
+    ranked: Ranked, history_rows: Rows, space: Space, reasons: int
+) -> tuple[Rows, Floats]:
+    """Which remembered events stand behind each recommended item.
+
+    Weight of an event is the softmax over the history of item · item, so that the weights of one
+    recommended item sum to one over everything remembered.
+    Shapes: history_rows (B, S) catalogue rows, -1 for none -> columns (B, K, R) into the
+    history, weights (B, K, R), best first, weight 0 where there is none.
+    """
+    users, width = history_rows.shape
+    k = ranked.rows.shape[1]
+    count = min(reasons, width)
+    if count == 0 or users == 0:
+        return np.zeros((users, k, 0), np.intp), np.zeros((users, k, 0), np.float32)
+    past = space.vectors[history_rows]
+    recommended = space.vectors[ranked.rows]
+    closeness = np.matmul(recommended, past.transpose(0, 2, 1)) / np.float32(
+        np.sqrt(space.head.shape.dim)
+    )
+    closeness[np.broadcast_to((history_rows < 0)[:, None, :], closeness.shape)] = -np.inf
+    peak = closeness.max(axis=2, keepdims=True)
+    peak = np.where(np.isfinite(peak), peak, 0.0)
+    weights = np.exp(closeness - peak)
+    weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1e-9)
+    columns = np.argsort(-weights, axis=2, kind="stable")[:, :, :count]
+    return columns, np.take_along_axis(weights, columns, axis=2).astype(np.float32)

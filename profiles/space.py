@@ -1,0 +1,131 @@
+"""One release laid over the current catalogue: the arrays that serving reads.
+
+A `Space` is built beside the serving one when a release arrives, and the worker flips a single
+reference between two batches.  Its item vectors come from the release (the learner has encoded
+them); only items that are newer than the release, or whose text changed since, are encoded by
+the worker.  Nothing in a space ever comes from another release: that is the product's first
+promise, and this class is where it is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.catalog import Catalog, Rows
+from profiles.head import Floats, embed_items
+from profiles.release import Release
+from profiles.state import bloom_slots
+
+
+class Space:
+    """Item arrays of one release, by catalogue row.
+
+    Shapes: vectors (N, D); bias (N,); known (N,) whether the row has a vector; slots (N, 4) Bloom
+    bits of each item for the seen filter.
+    """
+
+    def __init__(self, release: Release, catalog: Catalog, seen_bytes: int) -> None:
+        self.release = release
+        self.head = release.head
+        self.key = np.uint64(release.key)
+        self.release_id = release.release_id
+        self._catalog = catalog
+        self._seen_bytes = seen_bytes
+        self._vectors: Floats = np.zeros((0, release.head.shape.dim), dtype=np.float32)
+        self._bias: Floats = np.zeros(0, dtype=np.float32)
+        self._known = np.zeros(0, dtype=np.bool_)
+        self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
+        self._order = np.argsort(release.items.keys, kind="stable")
+        self._filled = 0
+        self.extend()
+
+    @property
+    def vectors(self) -> Floats:
+        return self._vectors[: self._filled]
+
+    @property
+    def bias(self) -> Floats:
+        return self._bias[: self._filled]
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        return self._known[: self._filled]
+
+    @property
+    def slots(self) -> Rows:
+        return self._slots[: self._filled]
+
+    def extend(self) -> Rows:
+        """Take in rows that the catalogue gained.  Returns: rows that need encoding."""
+        size = len(self._catalog)
+        if size > self._filled:
+            self._reserve(size)
+            rows = np.arange(self._filled, size)
+            self._slots[rows] = bloom_slots(self._catalog.keys[rows], self._seen_bytes)
+            self._filled = size
+            self._take_from_release(rows)
+        return self.missing()
+
+    def missing(self) -> Rows:
+        """Rows without a vector of this release's making, for their present text."""
+        return np.flatnonzero(~self.known)
+
+    def forget_text(self, row: int) -> None:
+        """The text of an item changed: its vector is no longer true."""
+        if row < self._filled:
+            self._known[row] = False
+            self._take_from_release(np.array([row]))
+
+    def set_text_vectors(
+        self, rows: Rows, text_vectors: Floats, text_keys: npt.NDArray[np.uint64]
+    ) -> None:
+        """Vectors of new items from this release's language model.
+
+        Rows whose text changed again meanwhile are left unknown.
+        Shapes: rows (M,), text_vectors (M, T), text_keys (M,) of the texts that were encoded.
+        """
+        current = self._catalog.text_keys[rows] == text_keys
+        rows, text_vectors = rows[current], text_vectors[current]
+        table = self.release.items
+        at = self._in_release(rows)
+        inside = at >= 0
+        ids = np.zeros((len(rows), self.head.shape.dim), dtype=np.float32)
+        counts = np.zeros(len(rows), dtype=np.float32)
+        bias = np.full(len(rows), self.head.new_item_bias[0], dtype=np.float32)
+        ids[inside], counts[inside] = table.ids[at[inside]], table.counts[at[inside]]
+        bias[inside] = table.bias[at[inside]]
+        self._vectors[rows] = embed_items(self.head, text_vectors, ids, counts)
+        self._bias[rows] = bias
+        self._known[rows] = True
+
+    def _take_from_release(self, rows: Rows) -> None:
+        at = self._in_release(rows)
+        table = self.release.items
+        rows, at = rows[at >= 0], at[at >= 0]
+        same_text = table.text_keys[at] == self._catalog.text_keys[rows]
+        good, source = rows[same_text], at[same_text]
+        self._vectors[good] = table.vectors[source]
+        self._bias[good] = table.bias[source]
+        self._known[good] = True
+
+    def _in_release(self, rows: Rows) -> Rows:
+        keys = self.release.items.keys
+        if not len(keys):
+            return np.full(len(rows), -1, dtype=np.intp)
+        wanted = self._catalog.keys[rows]
+        at = np.minimum(np.searchsorted(keys[self._order], wanted), len(keys) - 1)
+        found = self._order[at]
+        result: Rows = np.where(keys[found] == wanted, found, -1)
+        return result
+
+    def _reserve(self, size: int) -> None:
+        if size <= len(self._bias):
+            return
+        room = max(size, 2 * len(self._bias))
+        extra = room - len(self._bias)
+        dim = self.head.shape.dim
+        self._vectors = np.concatenate([self._vectors, np.zeros((extra, dim), np.float32)])
+        self._bias = np.concatenate([self._bias, np.zeros(extra, np.float32)])
+        self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
+        self._slots = np.concatenate([self._slots, np.zeros((extra, 4), np.intp)])

@@ -1,0 +1,118 @@
+"""How an event moves a profile: a linear recurrence, O(1) per event.
+
+One block, for input x and state h (Feng et al. 2024, "Were RNNs All We Needed?", minGRU, with the
+update gate also looking at the time gap):
+
+    u = LayerNorm(x);  z = sigmoid(Wz u + gap_z + bz);  c = Wc u + bc
+    h' = (1 - z) * h + z * c;   y = x + Wo h';   y = y + FF(LayerNorm(y))
+
+The gate and the candidate depend on the input alone, never on h, which is what lets the learner
+run a whole sequence at once and a worker step by step, with the same result
+(`incremental(events) == parallel(events)`, tests/unit/test_updater.py).
+
+Rows of different users are independent: everything here is vectorised over users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.head import Floats, Head, gap_features, layer_norm, sigmoid, silu
+
+VALUE_CLIP = 10.0
+"""Event values are clipped to ±10 before the model sees them; raw ones stay in the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Events as the model reads them, one row per user and, in a sequence, one column per step.
+
+    Shapes: items (..., D) embeddings; actions (...) index into the head's actions; values (...)
+    what the event carried, 0 for none; gaps_s (...) seconds since the user's previous event, NaN
+    for a first one.
+    """
+
+    items: Floats
+    actions: npt.NDArray[np.int64]
+    values: Floats
+    gaps_s: npt.NDArray[np.float64]
+
+
+def start_state(head: Head, users: int) -> Floats:
+    """State of users who have done nothing yet.  Shapes: -> (users, L, D), float32."""
+    return np.repeat(head.start[None], users, axis=0)
+
+
+def _inputs(head: Head, steps: Steps) -> tuple[Floats, Floats]:
+    """What an event brings: (x, gap features).  Shapes: -> (..., D), (..., 4)."""
+    gaps = gap_features(steps.gaps_s)
+    values = np.clip(steps.values, -VALUE_CLIP, VALUE_CLIP)
+    x = steps.items + head.action[steps.actions] + values[..., None] * head.value + gaps @ head.gap
+    return x.astype(np.float32), gaps
+
+
+def _gate_and_candidate(head: Head, layer: int, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
+    d = head.shape.dim
+    u = layer_norm(x, head.norm_gain[layer], head.norm_bias[layer])
+    mixed = u @ head.mix_weight[layer] + head.mix_bias[layer]
+    gate = sigmoid(mixed[..., :d] + gaps @ head.mix_gap[layer])
+    return gate, mixed[..., d:]
+
+
+def _block_output(head: Head, layer: int, x: Floats, state: Floats) -> Floats:
+    y = x + state @ head.out_weight[layer]
+    u = layer_norm(y, head.ff_gain[layer], head.ff_bias[layer])
+    inner = silu(u @ head.ff_in[layer] + head.ff_in_bias[layer])
+    out: Floats = y + inner @ head.ff_out[layer] + head.ff_out_bias[layer]
+    return out
+
+
+def advance(head: Head, state: Floats, steps: Steps) -> tuple[Floats, Floats]:
+    """Apply one event to each of B users.
+
+    Shapes: state (B, L, D), steps of shape (B,) -> state (B, L, D), profile (B, D), float32.
+    """
+    x, gaps = _inputs(head, steps)
+    new_state = np.empty_like(state)
+    for layer in range(head.shape.layers):
+        gate, candidate = _gate_and_candidate(head, layer, x, gaps)
+        held = state[:, layer] + gate * (candidate - state[:, layer])
+        new_state[:, layer] = held
+        x = _block_output(head, layer, x, held)
+    return new_state, layer_norm(x, head.final_gain, head.final_bias)
+
+
+def advance_all(
+    head: Head, state: Floats, steps: Steps, mask: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Apply a whole sequence to each of B users: one matrix product per block, not per event.
+
+    `mask` tells real events from padding; padding may stand anywhere and changes nothing.
+    Shapes: state (B, L, D), steps of shape (B, S), mask (B, S) -> state (B, L, D) after the last
+    real event, profiles (B, S, D) after each event (undefined where masked), float32.
+    """
+    x, gaps = _inputs(head, steps)
+    final = np.empty_like(state)
+    length = mask.shape[1]
+    for layer in range(head.shape.layers):
+        gate, candidate = _gate_and_candidate(head, layer, x, gaps)
+        gate = gate * mask[..., None]
+        held = state[:, layer]
+        trail = np.empty_like(x)
+        for step in range(length):
+            held = held + gate[:, step] * (candidate[:, step] - held)
+            trail[:, step] = held
+        final[:, layer] = held
+        x = _block_output(head, layer, x, trail)
+    return final, layer_norm(x, head.final_gain, head.final_bias)
+
+
+def profile_at_start(head: Head, users: int) -> Floats:
+    """Profile embedding of users who have done nothing yet.  Shapes: -> (users, D), float32."""
+    x: Floats = np.zeros((users, head.shape.dim), dtype=np.float32)
+    for layer in range(head.shape.layers):
+        x = _block_output(head, layer, x, np.repeat(head.start[layer][None], users, axis=0))
+    return layer_norm(x, head.final_gain, head.final_bias)

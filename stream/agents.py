@@ -1,0 +1,262 @@
+"""The agents: what happens to every message, topic by topic.
+
+    events     apply, recommend                 users      declared interests
+    requests   answer                           erasures   forget, and say so
+    items      catalogue (every worker, whole)  releases   hot swap (every worker, whole)
+
+Each takes chunks.  A chunk is acknowledged to Faust only when all that it caused is in Kafka, in
+the order of its partition; so what was committed was delivered.  Faust would acknowledge an event
+whose handler raised: so a bad record never raises (it is dead-lettered), and anything unforeseen
+ends the worker (`Delivery.fail`): better restarted than wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from profiles.config import ServingSettings
+from profiles.errors import BadMessage
+from profiles.events import Receipt, decode_erasure, decode_request, decode_user, encode
+from profiles.metrics import WorkerMetrics
+from profiles.topics import Topics
+from stream.broadcast import Broadcast
+from stream.catalogue_feed import CatalogueFeed
+from stream.chunks import Chunk, ChunkApp, ChunkSchema
+from stream.codecs import (
+    DeadLetter,
+    Decoded,
+    Rules,
+    check_size,
+    check_user_key,
+    decode_chunk,
+    drop_unknown,
+    unknown_items,
+)
+from stream.delivery import Delivery
+from stream.event_path import EventPath, Outcome, Source
+from stream.language_model import LanguageModel
+from stream.outputs import Cause
+from stream.partitions import Partitions
+from stream.publisher import Message, Publisher, Sent
+from stream.release_feed import ReleaseFeed
+from stream.state_thread import StateThread
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The parts that agents work with."""
+
+    path: EventPath
+    partitions: Partitions
+    catalogue: CatalogueFeed
+    releases: ReleaseFeed
+    language_model: LanguageModel
+    publisher: Publisher
+    delivery: Delivery
+    state: StateThread
+    metrics: WorkerMetrics
+    topics: Topics
+    rules: Rules
+    settings: ServingSettings
+
+    def source(self, chunk: Chunk) -> Source:
+        """The open partition that a chunk belongs to."""
+        source = self.partitions.get(chunk.partition)
+        assert source is not None, "closed partitions are not fetched"
+        return source
+
+
+def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcast) -> None:
+    """Declare the agents on the app."""
+    topics = worker.topics
+
+    def keyed(name: str) -> Any:  # Faust's topic type is generic in codecs that chunks bypass
+        return app.topic(name, schema=ChunkSchema(), allow_empty=True)
+
+    def agent(channel: Any, name: str, handle: Any) -> None:
+        async def run(stream: Any) -> None:
+            async for event in stream.noack().events():
+                try:
+                    await handle(worker, event.value, event)
+                except Exception as error:
+                    worker.delivery.fail(error)
+                    raise
+
+        run.__name__ = name
+        app.agent(channel, name=name)(run)
+
+    agent(keyed(topics.events), "events", take_events)
+    agent(keyed(topics.requests), "requests", take_requests)
+    agent(keyed(topics.users), "users", take_users)
+    agent(keyed(topics.erasures), "erasures", take_erasures)
+
+    async def run_items(stream: Any) -> None:
+        async for chunk in stream:
+            try:
+                await worker.catalogue.take(chunk)
+            except Exception as error:
+                worker.delivery.fail(error)
+                raise
+
+    async def run_releases(stream: Any) -> None:
+        async for chunk in stream:
+            worker.releases.take(chunk)
+            releases.handled(chunk)
+
+    app.agent(items.channel, name="items")(run_items)
+    app.agent(releases.channel, name="releases")(run_releases)
+
+
+async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
+    """Apply a chunk of behaviour events and recommend."""
+    source = worker.source(chunk)
+    started = time.perf_counter()
+    decoded, outcome = await worker.state.run(_try_apply, worker, source, chunk)
+    if outcome is None:
+        missing = unknown_items(decoded, worker.path.catalog)
+        if missing:
+            await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
+        while outcome is None:
+            await worker.catalogue.fill(worker.path.serving)
+            decoded, outcome = await worker.state.run(_apply_known, worker, source, chunk, decoded)
+    applied = time.perf_counter()
+    sent = Sent()
+    await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, outcome.changelog)
+    await worker.publisher.send(
+        sent, worker.topics.recommendations, chunk.partition, outcome.outputs
+    )
+    await _send_dead(worker, sent, chunk, decoded.dead)
+    worker.metrics.batch_seconds.labels("apply").observe(applied - started)
+    worker.metrics.batch_seconds.labels("publish").observe(time.perf_counter() - applied)
+    worker.metrics.batch_events.observe(len(chunk.records))
+    worker.metrics.lag_records.labels(chunk.topic, str(chunk.partition)).set(
+        chunk.end - chunk.records[-1].offset - 1
+    )
+    oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
+    await worker.delivery.follow(source, chunk, sent, event, oldest_ms)
+
+
+def _try_apply(worker: Worker, source: Source, chunk: Chunk) -> tuple[Decoded, Outcome | None]:
+    """The usual case in one visit to the state thread: every item known and encoded."""
+    decoded = decode_chunk(chunk.records, worker.rules, time.time())
+    if unknown_items(decoded, worker.path.catalog) or not _encoded(worker, decoded):
+        return decoded, None
+    return decoded, _apply(worker, source, chunk, decoded)
+
+
+def _apply_known(
+    worker: Worker, source: Source, chunk: Chunk, decoded: Decoded
+) -> tuple[Decoded, Outcome | None]:
+    """After waiting: what is still unknown is dead; None if a vector is still missing."""
+    decoded = drop_unknown(decoded, worker.path.catalog)
+    if not _encoded(worker, decoded):
+        return decoded, None
+    return decoded, _apply(worker, source, chunk, decoded)
+
+
+def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Outcome:
+    return worker.path.apply(source, decoded, chunk.records[-1].offset + 1, time.time())
+
+
+def _encoded(worker: Worker, decoded: Decoded) -> bool:
+    space = worker.path.serving
+    space.extend()
+    rows = [worker.path.catalog.rows[event.item_id] for event in decoded.events]
+    return bool(space.known[rows].all()) if rows else True
+
+
+async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
+    """Answer a chunk of requests."""
+    source = worker.source(chunk)
+    dead: list[DeadLetter] = []
+    requests = []
+    topic_id = worker.delivery.topic_ids[chunk.topic]
+    for record in chunk.records:
+        try:
+            check_size(record, worker.rules.max_bytes)
+            request = decode_request(record.value)
+            user = check_user_key(record, request.user_id)
+        except BadMessage as error:
+            dead.append(DeadLetter(record, error.reason, str(error)))
+            continue
+        cause = Cause("request", request.request_id, topic_id, chunk.partition, record.offset)
+        requests.append((user, request, cause))
+    answers = await worker.state.run(worker.path.answer, source, requests, time.time())
+    worker.metrics.recommendations.labels("request").inc(len(answers))
+    sent = Sent()
+    await worker.publisher.send(sent, worker.topics.recommendations, chunk.partition, answers)
+    await _send_dead(worker, sent, chunk, dead)
+    await worker.delivery.follow(source, chunk, sent, event, chunk.records[0].timestamp)
+
+
+async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
+    """Store what users declare about themselves."""
+    source = worker.source(chunk)
+    dead: list[DeadLetter] = []
+    declared: dict[bytes, str] = {}
+    for record in chunk.records:
+        if record.key and not record.value:
+            declared[record.key] = ""
+            continue
+        try:
+            check_size(record, worker.rules.max_bytes)
+            user = decode_user(record.value or b"")
+            declared[check_user_key(record, user.user_id)] = user.interests
+        except BadMessage as error:
+            dead.append(DeadLetter(record, error.reason, str(error)))
+    sent = Sent()
+    if declared:
+        # A swap may happen while the text is being encoded: then its vector is of the old
+        # space, is recognised as such wherever it is read, and is encoded again here.
+        while True:
+            space = worker.path.serving
+            texts = await worker.language_model.encode(
+                space.release.adapter_directory, list(declared.values())
+            )
+            if space is worker.path.serving:
+                break
+        changed = await worker.state.run(
+            worker.path.declare, source, list(declared.items()), texts, space, time.time()
+        )
+        await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
+    await _send_dead(worker, sent, chunk, dead)
+    await worker.delivery.follow(source, chunk, sent, event, None)
+
+
+async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
+    """Forget users: profile, changelog, recommendations; and send a receipt."""
+    source = worker.source(chunk)
+    dead: list[DeadLetter] = []
+    receipts: list[Message] = []
+    sent = Sent()
+    for record in chunk.records:
+        try:
+            erasure = decode_erasure(record.value)
+            user = check_user_key(record, erasure.user_id)
+        except BadMessage as error:
+            dead.append(DeadLetter(record, error.reason, str(error)))
+            continue
+        tombstones, found = await worker.state.run(worker.path.erase, source, [user], time.time())
+        await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, tombstones)
+        await worker.publisher.send(
+            sent, worker.topics.recommendations, chunk.partition, tombstones
+        )
+        receipt = Receipt(
+            erasure.erasure_id,
+            erasure.user_id,
+            "worker",
+            {"profiles": found, "changelog": 1, "recommendations": 1},
+            erased_at=time.time(),
+        )
+        receipts.append(Message(user, encode(receipt)))
+    await worker.publisher.send(sent, worker.topics.receipts, chunk.partition, receipts)
+    await _send_dead(worker, sent, chunk, dead)
+    await worker.delivery.follow(source, chunk, sent, event, None)
+
+
+async def _send_dead(worker: Worker, sent: Sent, chunk: Chunk, dead: list[DeadLetter]) -> None:
+    await worker.publisher.send_dead(sent, chunk.topic, chunk.partition, dead)
+    for letter in dead:
+        worker.metrics.dead_letters.labels(chunk.topic, letter.reason).inc()

@@ -1,0 +1,366 @@
+"""A worker process, assembled: the parts, the order in which they start, and how they end.
+
+Start: topics are checked, releases and items are read, the group is joined; a partition is read
+once its profiles are restored, the catalogue is complete and a release serves.  Until all of that
+holds, `/readyz` says what is missing.  Stop: Faust stops fetching, what is in flight is delivered
+and committed, stores close; whatever hangs is cut off after `STOP_WITHIN_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from profiles.catalog import Catalog
+from profiles.config import Settings
+from profiles.encoder import base_sha256
+from profiles.endpoint import Endpoint
+from profiles.errors import SettingsError, StoreError
+from profiles.logs import get_logger
+from profiles.metrics import WorkerMetrics
+from profiles.registry import ReleaseStore
+from profiles.release import Expected
+from profiles.signing import load_trusted
+from profiles.state import RecordLayout
+from profiles.topics import Topics, topic_specs
+from stream.agents import Worker, register
+from stream.broadcast import Broadcast
+from stream.catalogue_feed import CatalogueFeed
+from stream.chunks import ChunkApp
+from stream.codecs import Rules
+from stream.delivery import Delivery
+from stream.event_path import EventPath
+from stream.language_model import LanguageModel
+from stream.partitions import Partitions
+from stream.publisher import Publisher
+from stream.release_feed import ReleaseFeed
+from stream.state_thread import StateThread
+from stream.topic_admin import check_topics, topic_ids
+from stream.watchdog import Watchdog
+
+log = get_logger("stream.app")
+
+STOP_WITHIN_S = 18.0
+FLUSH_EVERY_S = 0.05
+MAX_INSTANCES = 64
+EXIT_STALLED = 75
+
+
+def run_worker(settings: Settings, instance: str | None = None) -> None:
+    """Run a worker until SIGINT or SIGTERM.
+
+    Args:
+        instance: names the worker's own directory under store.directory; default the first one
+            that no other worker on this machine holds.
+    Raises: DriftlineError for anything that an operator can put right.
+    """
+    with _instance_directory(settings.store.directory, instance) as directory:
+        uvloop.run(_Process(settings, directory).run())
+
+
+class _Process:
+    """Owns every part of the worker from start to stop."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._failure: BaseException | None = None
+        self._stop = asyncio.Event()
+        self._catalogue_read = False
+        self._worker: Worker | None = None
+
+    async def run(self) -> None:
+        """Start, serve, stop; raise what ended the worker."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        settings = self._settings
+        bootstrap = settings.broker.bootstrap
+        topics = Topics.under(settings.topics.prefix)
+        specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
+        # First of all, because its imports take the longest.
+        language_model = LanguageModel(settings.model)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(language_model.close)
+            await asyncio.to_thread(
+                check_topics, bootstrap, specs, settings.broker.connect_timeout_s
+            )
+            ids = await asyncio.to_thread(topic_ids, bootstrap, [spec.name for spec in specs])
+            registry = CollectorRegistry()
+            metrics = WorkerMetrics(registry)
+            state = StateThread()
+            stack.callback(state.close)
+            publisher = Publisher(bootstrap, topics, f"driftline-{self._directory.name}")
+            await publisher.start()
+            stack.push_async_callback(publisher.stop)
+            app = self._new_app(bootstrap)
+            items = Broadcast(app, bootstrap, topics.items)
+            releases = Broadcast(app, bootstrap, topics.releases)
+            worker = self._build(topics, ids, metrics, state, language_model, publisher, items)
+            self._worker = worker
+            stack.push_async_callback(worker.partitions.close)
+            register(app, worker, items, releases)
+            self._connect_rebalances(app, worker)
+            endpoint = Endpoint(
+                settings.http.host, settings.http.port, registry, self.why_not_ready, lambda: None
+            )
+            stack.callback(endpoint.close)
+            watchdog = Watchdog(worker.delivery, settings.serving.stall_after_s, EXIT_STALLED)
+            stack.callback(watchdog.close)
+            tasks = [
+                asyncio.create_task(self._guard(worker.releases.follow()), name="releases"),
+                asyncio.create_task(self._guard(self._flush(worker)), name="flush"),
+                asyncio.create_task(self._guard(self._watch_ready(metrics, endpoint.port))),
+            ]
+            stack.push_async_callback(_cancel, tasks)
+            log.info("worker starting", instance=self._directory.name, http=endpoint.port)
+            try:
+                await app.start()
+                await items.start()
+                await releases.start()
+                tasks.append(asyncio.create_task(self._guard(self._read_catalogue(items))))
+                await self._stop.wait()
+            finally:
+                log.info("worker stopping")
+                _cut_off_after(STOP_WITHIN_S)
+                await items.stop()
+                await releases.stop()
+                await app.stop()
+                await worker.delivery.drained()
+        if self._failure is not None:
+            raise self._failure
+
+    def why_not_ready(self) -> str | None:
+        """What is missing before this worker serves; None when it does."""
+        worker = self._worker
+        if self._failure is not None:
+            return f"failed: {self._failure}"
+        if self._stop.is_set():
+            return "stopping"
+        if worker is None:
+            return "starting"
+        if worker.path.space is None:
+            return "no release is serving yet: start the learner, or wait for its first release"
+        if not self._catalogue_read:
+            return "reading the catalogue"
+        if worker.partitions.opening:
+            return f"restoring partitions {worker.partitions.opening}"
+        if not worker.partitions.joined:
+            return "joining the group"
+        return None
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker because of `error`; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+            log.error("worker failed", error=repr(error), exc_info=error)
+        self._stop.set()
+
+    def _new_app(self, bootstrap: str) -> ChunkApp:
+        serving = self._settings.serving
+        return ChunkApp(
+            serving.group,
+            broker=[f"kafka://{address.strip()}" for address in bootstrap.split(",")],
+            autodiscover=False,
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            datadir=tempfile.mkdtemp(prefix="driftline-faust-"),
+            store="memory://",
+            consumer_auto_offset_reset="earliest",
+            broker_commit_interval=serving.commit_interval_s,
+            broker_session_timeout=serving.session_timeout_s,
+            broker_heartbeat_interval=serving.session_timeout_s / 5.0,
+            broker_max_poll_records=serving.chunk_records,
+            stream_buffer_maxsize=8,
+            stream_wait_empty=True,
+            stream_processing_timeout=10 * serving.stall_after_s,
+        )
+
+    def _build(
+        self,
+        topics: Topics,
+        ids: dict[str, str],
+        metrics: WorkerMetrics,
+        state: StateThread,
+        language_model: LanguageModel,
+        publisher: Publisher,
+        items: Broadcast,
+    ) -> Worker:
+        settings = self._settings
+        serving, model = settings.serving, settings.model
+        # Sorted, as the learner has them: the order of a settings file must not matter.
+        actions = {name: at for at, name in enumerate(sorted(settings.actions))}
+        layout = RecordLayout(
+            model.dim,
+            model.layers,
+            settings.profile.history,
+            settings.profile.recent_ids,
+            settings.profile.seen_bytes,
+        )
+        catalog = Catalog()
+        path = EventPath(layout, serving, actions, catalog, metrics)
+        delivery = Delivery(publisher, topics, ids, metrics, self.fail)
+        partitions = Partitions(
+            self._directory,
+            settings.store.sync_writes,
+            layout,
+            settings.broker.bootstrap,
+            topics,
+            ids,
+            state,
+            metrics,
+            self.fail,
+        )
+        catalogue = CatalogueFeed(
+            path, items, language_model, publisher, state, metrics, serving.max_message_bytes
+        )
+        feed = ReleaseFeed(
+            path,
+            ReleaseStore(settings.store.releases, self._directory / "releases"),
+            Expected(
+                base_sha256(model.base),
+                model.dim,
+                model.layers,
+                model.lora_rank,
+                tuple(sorted(settings.actions)),
+                model.pooling,
+                model.max_tokens,
+            ),
+            load_trusted(settings.security.trusted_keys),
+            settings.profile.seen_bytes,
+            serving.sweep_users,
+            catalogue,
+            language_model,
+            state,
+            metrics,
+            partitions.sources,
+            delivery.deliver,
+        )
+        rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
+        return Worker(
+            path,
+            partitions,
+            catalogue,
+            feed,
+            language_model,
+            publisher,
+            delivery,
+            state,
+            metrics,
+            topics,
+            rules,
+            serving,
+        )
+
+    def _connect_rebalances(self, app: ChunkApp, worker: Worker) -> None:
+        def is_open(tp: TP) -> bool:
+            return (
+                self._catalogue_read
+                and worker.path.space is not None
+                and worker.partitions.get(tp.partition) is not None
+            )
+
+        app.is_open = is_open
+
+        # weak=False: Faust would let go of a local function.
+        @app.on_partitions_assigned.connect(weak=False)
+        async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+            numbers = {tp.partition for tp in assigned if tp.topic == worker.topics.events}
+            await worker.partitions.assign(numbers)
+
+        @app.on_partitions_revoked.connect(weak=False)
+        async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
+            await worker.delivery.drained()
+
+    async def _read_catalogue(self, items: Broadcast) -> None:
+        await items.caught_up()
+        self._catalogue_read = True
+
+    async def _flush(self, worker: Worker) -> None:
+        """Send the recommendations whose interval has passed."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            for source in worker.partitions.sources():
+                if source.pending:
+                    await worker.delivery.flush(
+                        source, await worker.state.run(worker.path.flush_due, source, time.time())
+                    )
+
+    async def _watch_ready(self, metrics: WorkerMetrics, port: int) -> None:
+        """Keep the metric true, and log every change of readiness once."""
+        told: str | None = ""
+        while True:
+            reason = self.why_not_ready()
+            metrics.ready.set(reason is None)
+            if reason != told:
+                told = reason
+                log.info("ready" if reason is None else "not ready", reason=reason, http=port)
+            await asyncio.sleep(0.1)
+
+    async def _guard(self, work: Any) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.fail(error)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _cut_off_after(seconds: float) -> None:
+    """Known shutdown hangs must not outlast the operator's patience."""
+
+    def cut_off() -> None:
+        log.error("stopping took too long, cut off", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, cut_off)
+    timer.daemon = True
+    timer.start()
+
+
+@contextlib.contextmanager
+def _instance_directory(root: Path, instance: str | None) -> Iterator[Path]:
+    """A directory that no other worker on this machine uses, held by a file lock."""
+    names = [instance] if instance else [f"worker-{number}" for number in range(MAX_INSTANCES)]
+    for name in names:
+        directory = root / name
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = (directory / "lock").open("w")
+        except OSError as error:
+            raise StoreError(
+                f"store.directory {str(directory)!r} cannot be written: {error}; give a directory "
+                "that this user may write (DRIFTLINE_STORE__DIRECTORY)"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        with lock:
+            yield directory
+        return
+    raise SettingsError(
+        f"another worker on this machine already uses {root}/{instance or 'worker-*'}; give this "
+        "one another --instance"
+    )

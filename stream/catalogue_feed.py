@@ -1,0 +1,129 @@
+"""The catalogue, kept current: every item message, and vectors for items newer than the release.
+
+Item texts that the serving release has already encoded cost nothing here.  Others go to the
+language model's process in batches; events of such an item wait for its vector, so that a profile
+never depends on who was quicker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+import numpy as np
+
+from profiles.catalog import Catalog, Rows
+from profiles.errors import BadMessage
+from profiles.events import Item, check_key, decode_item
+from profiles.metrics import WorkerMetrics
+from profiles.space import Space
+from stream.broadcast import Broadcast
+from stream.chunks import Chunk, Record
+from stream.codecs import DeadLetter, check_size
+from stream.event_path import EventPath
+from stream.language_model import LanguageModel
+from stream.publisher import Publisher, Sent
+from stream.state_thread import StateThread
+
+ENCODE_BATCH = 128
+
+
+class CatalogueFeed:
+    """Applies item messages and fills in missing vectors."""
+
+    def __init__(
+        self,
+        path: EventPath,
+        broadcast: Broadcast,
+        language_model: LanguageModel,
+        publisher: Publisher,
+        state: StateThread,
+        metrics: WorkerMetrics,
+        max_bytes: int,
+    ) -> None:
+        self._path = path
+        self._broadcast = broadcast
+        self._language_model = language_model
+        self._publisher = publisher
+        self._state = state
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._filling = asyncio.Lock()
+
+    async def take(self, chunk: Chunk) -> None:
+        """Apply a chunk of item messages; bad ones become dead letters."""
+        dead = await self._state.run(self._apply, chunk.records)
+        if dead:
+            sent = Sent()
+            await self._publisher.send_dead(sent, chunk.topic, chunk.partition, dead)
+            await sent.acknowledged()
+            for letter in dead:
+                self._metrics.dead_letters.labels(chunk.topic, letter.reason).inc()
+        self._metrics.items.set(len(self._path.catalog))
+        self._broadcast.handled(chunk)
+        if self._path.space is not None:
+            await self.fill(self._path.space)
+
+    async def wait_for(self, items: set[str], timeout_s: float) -> None:
+        """Give messages that are already in the items topic the time to arrive."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    await self._broadcast.caught_up()
+                    if items <= self._path.catalog.rows.keys():
+                        return
+                    await asyncio.sleep(0.05)
+
+    async def fill(self, space: Space) -> None:
+        """Encode every item that has no vector in this space yet."""
+        async with self._filling:
+            while len(rows := await self._state.run(space.extend)):
+                rows = rows[:ENCODE_BATCH]
+                texts, keys = await self._state.run(_texts, self._path.catalog, rows)
+                vectors = await self._language_model.encode(space.release.adapter_directory, texts)
+                await self._state.run(space.set_text_vectors, rows, vectors, keys)
+
+    def _apply(self, records: list[Record]) -> list[DeadLetter]:
+        dead: list[DeadLetter] = []
+        catalog = self._path.catalog
+        for record in records:
+            if not record.value:
+                catalog.withdraw((record.key or b"").decode("utf-8", "replace"))
+                continue
+            try:
+                check_size(record, self._max_bytes)
+                item = _decode(record)
+            except BadMessage as error:
+                dead.append(DeadLetter(record, error.reason, str(error)))
+                continue
+            row, changed = catalog.put(item)
+            if changed and self._path.space is not None:
+                self._path.space.forget_text(row)
+        if self._path.space is not None:
+            self._path.space.extend()
+        return dead
+
+
+def _decode(record: Record) -> Item:
+    assert record.value, "tombstones were handled before"
+    item = decode_item(record.value)
+    if record.key != check_key(item.item_id):
+        raise BadMessage(
+            "wrong-key",
+            f"the record's key is {record.key!r}, but its item_id is {item.item_id!r}; the topic "
+            "is compacted by key: produce items with their id as key",
+        )
+    # Strings that cannot be written as UTF-8 could not be sent on with a recommendation.
+    try:
+        msgspec.json.encode(item)
+    except UnicodeEncodeError as error:
+        raise BadMessage("bad-text", f"item {item.item_id!r} holds a lone surrogate") from error
+    return item
+
+
+def _texts(
+    catalog: Catalog, rows: Rows
+) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.uint64]]]:
+    texts = [catalog.items[row].full_text() for row in rows.tolist()]
+    return texts, catalog.text_keys[rows].copy()

@@ -1,0 +1,151 @@
+"""Faust, moved in chunks: an agent receives whole slices of a partition instead of single events.
+
+Faust spends about 54 µs per event in asyncio machinery before any work is done (two tasks and
+eleven callbacks each).  Its group membership, rebalancing, flow control and commits are what we
+want; only the delivery is replaced.  `ChunkConsumer` hands the conductor one message per
+(partition, slice), whose value is a `Chunk`; the offsets before the slice's last are declared a
+gap, which Faust closes when that last one is acknowledged.  So a chunk is acknowledged as a
+whole, after everything in it is durable, and nothing of it is committed before.
+
+Partitions are assigned by range, so that one worker owns the same partition numbers of events,
+users, requests and erasures: they are keyed by user and cut alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, cast
+
+import aiokafka
+import faust
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+# Any: Faust's and aiokafka's own signatures below are untyped or typed as Any.
+Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
+
+CLOSED_POLL_S = 0.05
+"""How often a consumer whose partitions are all closed looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive records of one partition, as they were fetched.  `end` is the log's end then."""
+
+    topic: str
+    partition: int
+    records: list[Record]
+    end: int
+
+
+class ChunkSchema(faust.Schema[Any, Any]):
+    """Passes a chunk through: each agent decodes its own records, so that it can dead-letter."""
+
+    def loads_key(self, app: Any, message: Any, **options: Any) -> Any:
+        return message.key
+
+    def loads_value(self, app: Any, message: Any, **options: Any) -> Any:
+        return message.value
+
+
+class ChunkThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, with range assignment."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        self._assignor = RangePartitionAssignor
+        consumer._partition_assignment_strategy = (RangePartitionAssignor,)
+        return consumer
+
+
+class ChunkConsumer(driver.Consumer):
+    """Faust's consumer, delivering chunks."""
+
+    def _new_consumer_thread(self) -> Any:
+        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        # A closed partition (its profiles are being restored) keeps its place and is not read.
+        is_open = cast("ChunkApp", self.app).is_open
+        open_partitions = {tp for tp in active_partitions or () if is_open(tp)}
+        if not open_partitions:
+            await asyncio.sleep(CLOSED_POLL_S)
+            return {}
+        return await super()._getmany(open_partitions, timeout)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                await asyncio.sleep(0)
+                fetched, _ = await self._wait_next_records(timeout=1.0)
+                generation = self.app.consumer_generation_id
+                for tp, records in (fetched or {}).items():
+                    # A rebalance began: Faust seeks every partition to its committed offset
+                    # before it resumes the flow, so what is dropped here is fetched again.
+                    if not self.flow_active or generation != self.app.consumer_generation_id:
+                        break
+                    await self._deliver(tp, records)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _deliver(self, tp: TP, records: list[Record]) -> None:
+        # Faust's read offset, in our hands, is always the next one to read.
+        following = self._read_offset.get(tp)
+        if following is not None:
+            records = [record for record in records if record.offset >= following]
+        if not records:
+            return
+        last = records[-1].offset
+        # Offsets skipped by the log itself (compaction, markers) belong to this chunk too.
+        first = records[0].offset if following is None else following
+        if first < last and self.app.topics.acks_enabled_for(tp.topic):
+            await self._add_gap(tp, first, last - 1)
+        message = self._to_chunk(tp, records)
+        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        self._read_offset[tp] = last + 1
+
+    def _to_chunk(self, tp: TP, records: list[Record]) -> ConsumerMessage:
+        last = records[-1]
+        end = self.highwater(tp) or last.offset + 1
+        self.app.monitor.track_tp_end_offset(tp, end)
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            cast(Any, Chunk(tp.topic, tp.partition, records, end)),
+            None,
+            None,
+            None,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+
+class ChunkTransport(driver.Transport):
+    """Faust's Kafka transport with our consumer."""
+
+    Consumer: ClassVar[Any] = ChunkConsumer
+
+
+class ChunkApp(faust.App):
+    """A Faust app whose streams carry chunks.
+
+    `is_open` says whether a partition may be fetched: not while its profiles are being restored.
+    """
+
+    is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
+
+    def _new_transport(self) -> Any:
+        return ChunkTransport(self.conf.broker_consumer, self)

@@ -1,0 +1,316 @@
+"""The `driftline` command: one subcommand per process or task, each with an example.
+
+Settings are read here, once, and passed down.  An error that an operator can put right ends the
+command with one paragraph and the exit code that `profiles/errors.py` gives it; anything else is
+a defect and shows its trace.  The learner is imported lazily, and only here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from profiles.config import Settings, load_settings
+from profiles.errors import DriftlineError
+from profiles.logs import configure_logs
+from profiles.topics import Topics, topic_specs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Streaming continual learning: profiles that are always current, releases that are safe.",
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
+releases_app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(releases_app, name="releases")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file of settings.", dir_okay=False)
+]
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap", "-b", help="Kafka address, host:port[,host:port].")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+HttpPort = Annotated[
+    int | None, typer.Option("--http-port", help="Port of /metrics, /livez, /readyz; 0: any.")
+]
+
+
+def main() -> None:
+    """Entry point: run the command, turn known errors into one paragraph."""
+    try:
+        app()
+    except DriftlineError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+
+
+def read_settings(
+    config: Path | None = None, bootstrap: str | None = None, http_port: int | None = None
+) -> Settings:
+    """Settings with the command line's own values on top, and logging configured by them."""
+    settings = load_settings(config)
+    if bootstrap is not None:
+        broker = settings.broker.model_copy(update={"bootstrap": bootstrap})
+        settings = settings.model_copy(update={"broker": broker})
+    if http_port is not None:
+        http = settings.http.model_copy(update={"port": http_port})
+        settings = settings.model_copy(update={"http": http})
+    configure_logs(settings.log_level, settings.log_json)
+    return settings
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the data here; default: a temporary directory.")
+    ] = None,
+    fetch_only: Annotated[
+        bool, typer.Option("--fetch-only", help="Only have Java and Kafka in the cache.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Run a real Apache Kafka on this machine, with the topics made.
+
+    Example: `driftline broker --port 9092 --data-dir data/kafka`
+    """
+    from stream.broker import run_broker
+
+    settings = read_settings(config)
+    run_broker(
+        port=port,
+        data_dir=data_dir,
+        fetch_only=fetch_only,
+        partitions=settings.topics.partitions,
+        prefix=settings.topics.prefix,
+    )
+
+
+@topics_app.command("create")
+def topics_create(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Create the topics that are missing; existing ones are never changed.
+
+    Example: `driftline topics create -b kafka:9092`
+    """
+    from stream.topic_admin import create_topics
+
+    settings = read_settings(config, bootstrap)
+    specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
+    created = create_topics(settings.broker.bootstrap, specs, settings.topics.replication)
+    print(f"created {len(created)} of {len(specs)} topics" + "".join(f"\n  {n}" for n in created))
+
+
+@topics_app.command("check")
+def topics_check(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Compare the topics with the contract: names, partition counts, cleanup policies.
+
+    Example: `driftline topics check -b kafka:9092`
+    """
+    from stream.topic_admin import check_topics
+
+    settings = read_settings(config, bootstrap)
+    specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
+    check_topics(settings.broker.bootstrap, specs, settings.broker.connect_timeout_s)
+    print(f"all {len(specs)} topics are as the contract says")
+
+
+@app.command()
+def worker(
+    instance: Annotated[
+        str | None, typer.Option(help="Name of this worker's directory; default: a free one.")
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: HttpPort = None,
+) -> None:
+    """Run a stream worker: events in, profiles and recommendations out.
+
+    Start as many as there are partitions, on any number of machines.
+
+    Example: `driftline worker --http-port 9101`
+    """
+    from stream.app import run_worker
+
+    run_worker(read_settings(config, bootstrap, http_port), instance)
+
+
+@app.command()
+def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPort = None) -> None:
+    """Run the learner: rounds of LoRA fine-tuning, each a release if it passes the gate.
+
+    Example: `driftline learn --http-port 9100`
+    """
+    from learner.service import run_learner
+
+    settings = read_settings(config, bootstrap, http_port)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_learner(settings, stop)
+
+
+@app.command()
+def replay(
+    data: Annotated[
+        str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
+    ] = "movielens",
+    path: Annotated[Path | None, typer.Option(help="Directory or file of the data set.")] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for tabular data.")
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="How many times faster than it happened.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Events per second, constant.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many events.")] = None,
+    start_fraction: float = 0.0,
+    stop_fraction: float = 1.0,
+    restamp: Annotated[
+        bool, typer.Option("--restamp", help="Shift times so that the last event is now.")
+    ] = False,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Feed a data set into the topics: items, users, then events in time order.
+
+    Example: `driftline replay movielens --rate 500`
+
+    Example: `driftline replay tabular --path ratings.parquet --map user_id=uid --map item_id=sku`
+    """
+    from stream.datasets import load_dataset
+    from stream.replay import ReplayOptions
+    from stream.replay import replay as replay_dataset
+
+    settings = read_settings(config, bootstrap)
+    columns = dict(pair.split("=", 1) for pair in mapping or [] if "=" in pair)
+    dataset = load_dataset(data, path, columns or None)
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    report = replay_dataset(
+        dataset,
+        settings.broker,
+        Topics.under(settings.topics.prefix),
+        ReplayOptions(
+            speedup=speedup,
+            rate=rate,
+            limit=limit,
+            start_fraction=start_fraction,
+            stop_fraction=stop_fraction,
+            restamp=restamp,
+        ),
+        stop=stop,
+    )
+    print(
+        f"{report.items} items, {report.users} users, {report.events} events in "
+        f"{report.seconds:.1f} s ({report.events_per_s:.0f} events/s)"
+    )
+
+
+@app.command(context_settings={"allow_extra_args": False})
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="No live view; end by itself.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write the summary here.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=4)] = 2,
+    limit: Annotated[int | None, typer.Option(help="Replay only so many events.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep all data and logs here.")] = None,
+) -> None:
+    """The whole loop on this machine: Kafka, workers, learner, MovieLens-100K, a summary.
+
+    Example: `driftline demo --once --report r.json`
+    """
+    from stream.demo import run_demo
+
+    run_demo(once=once, report=report, workers=workers, limit=limit, data_dir=data_dir)
+
+
+@app.command()
+def oracle(
+    sample_users: Annotated[
+        int | None, typer.Option(help="Check so many profiles; default: all.")
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Recompute every profile from the topics and compare with what the workers made.
+
+    Example: `driftline oracle --sample-users 1000`
+    """
+    from stream.oracle import print_report, run_oracle
+
+    print_report(run_oracle(read_settings(config, bootstrap), sample_users))
+
+
+@releases_app.command("list")
+def releases_list(
+    config: Config = None, bootstrap: Bootstrap = None, as_json: AsJson = False
+) -> None:
+    """Every release with its status, newest last.
+
+    Example: `driftline releases list --json`
+    """
+    from learner.releases_cli import list_releases
+
+    rows = list_releases(read_settings(config, bootstrap))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("release", "status", "parent", "decided", "NDCG@10", "reason")
+    for row in rows:
+        table.add_row(*(str(row.get(name, "")) for name in _LISTED))
+    Console().print(table)
+
+
+_LISTED = ("release_id", "status", "parent_id", "decided_at", "ndcg10", "reason")
+
+
+@releases_app.command("show")
+def releases_show(release_id: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """The manifest and the decisions about one release, as JSON.
+
+    Example: `driftline releases show r00002-0123456789abcdef`
+    """
+    from learner.releases_cli import show_release
+
+    print(json.dumps(show_release(read_settings(config, bootstrap), release_id), indent=2))
+
+
+@releases_app.command("promote")
+def releases_promote(release_id: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Make a release the serving one, whatever the gate said.
+
+    Example: `driftline releases promote r00002-0123456789abcdef`
+    """
+    from learner.releases_cli import promote
+
+    _say(promote(read_settings(config, bootstrap), release_id))
+
+
+@releases_app.command("rollback")
+def releases_rollback(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Go back to the release that served before.
+
+    Example: `driftline releases rollback`
+    """
+    from learner.releases_cli import rollback
+
+    _say(rollback(read_settings(config, bootstrap)))
+
+
+def _say(outcome: Any) -> None:
+    print(json.dumps(outcome, indent=2) if isinstance(outcome, dict) else outcome)
+
+
+if __name__ == "__main__":
+    main()

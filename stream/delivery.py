@@ -1,0 +1,125 @@
+"""What is on its way: chunks whose outputs Kafka has not acknowledged yet.
+
+Chunks of one partition are acknowledged to Faust strictly in order.  That order is not cosmetic:
+a later chunk acknowledged first would let Faust commit past an earlier one, because the offsets
+inside a chunk are declared a gap (see `stream.chunks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from profiles.metrics import WorkerMetrics
+from profiles.topics import Topics
+from stream.chunks import Chunk
+from stream.event_path import Outcome, Source
+from stream.publisher import Message, Publisher, Sent
+
+IN_FLIGHT = 8
+"""Chunks that may wait for acknowledgement at once: bounds memory, hides the round trip."""
+
+
+class Delivery:
+    """Follows chunks to their acknowledgement.  `on_failure` ends the worker."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        topics: Topics,
+        topic_ids: Mapping[str, str],
+        metrics: WorkerMetrics,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.topic_ids = topic_ids
+        self.progress_at = time.monotonic()
+        self._publisher = publisher
+        self._topics = topics
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._room = asyncio.Semaphore(IN_FLIGHT)
+        self._last: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks not yet acknowledged."""
+        return len(self._tasks)
+
+    def fail(self, error: BaseException) -> None:
+        """Something that must not be passed over: the worker ends."""
+        self._on_failure(error)
+
+    async def follow(
+        self,
+        source: Source,
+        chunk: Chunk,
+        sent: Sent,
+        event: Any,  # Faust's event, whose acknowledgement releases the offsets
+        oldest_ms: int | None,
+    ) -> None:
+        """Acknowledge `event` once everything in `sent` is in Kafka.  Waits only for room."""
+        if not self._tasks:
+            self.progress_at = time.monotonic()
+        await self._room.acquire()
+        place = (chunk.topic, chunk.partition)
+        task = asyncio.create_task(
+            self._finish(self._last.get(place), source, sent, event, oldest_ms)
+        )
+        self._last[place] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def deliver(self, source: Source, messages: list[Message]) -> None:
+        """Send changelog records that no input waits for, and await them."""
+        sent = Sent()
+        await self._publisher.send(sent, self._topics.profiles, source.number, messages)
+        await sent.acknowledged()
+        self._note_changelog(source, sent)
+
+    async def flush(self, source: Source, outcome: Outcome) -> None:
+        """Send recommendations that were held back, and their changelog records."""
+        if not outcome.outputs:
+            return
+        sent = Sent()
+        await self._publisher.send(sent, self._topics.profiles, source.number, outcome.changelog)
+        await self._publisher.send(
+            sent, self._topics.recommendations, source.number, outcome.outputs
+        )
+        await sent.acknowledged()
+        self._note_changelog(source, sent)
+
+    async def drained(self) -> None:
+        """Return when nothing is in flight."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _finish(
+        self,
+        before: asyncio.Task[None] | None,
+        source: Source,
+        sent: Sent,
+        event: Any,
+        oldest_ms: int | None,
+    ) -> None:
+        try:
+            await sent.acknowledged()
+            if before is not None:
+                await asyncio.shield(before)
+            self._note_changelog(source, sent)
+            event.ack()
+            self.progress_at = time.monotonic()
+            if oldest_ms is not None:
+                self._metrics.latency.observe(max(0.0, time.time() - oldest_ms / 1000.0))
+        except Exception as error:
+            self.fail(error)
+            raise
+        finally:
+            self._room.release()
+
+    def _note_changelog(self, source: Source, sent: Sent) -> None:
+        end = sent.ends.get((self._topics.profiles, source.number))
+        if end is not None:
+            source.changelog_end = max(source.changelog_end, end)

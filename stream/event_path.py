@@ -1,0 +1,359 @@
+"""From decoded events to stored profiles and ready messages: one partition's batch at a time.
+
+Everything here runs on the state thread.  A batch is: read the profiles it touches, apply, choose
+who gets a recommendation, rank, and write profiles and watermark in one RocksDB batch.  What must
+go to Kafka comes back as an `Outcome`; the agent sends it and acknowledges the input afterwards.
+
+Written before sent: after a crash in between, the input is read again, recognised as applied, and
+its changelog record and recommendation are sent again from the stored profile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from profiles.applying import Applied, Batch, apply_batch
+from profiles.catalog import Catalog, Rows
+from profiles.config import ServingSettings
+from profiles.events import Request, key64
+from profiles.head import Floats, embed_items
+from profiles.metrics import WorkerMetrics
+from profiles.rebuild import rebuild, stale_rows
+from profiles.space import Space
+from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
+from profiles.store import PartitionStore
+from stream.codecs import Decoded, to_batch
+from stream.outputs import Cause, Recommender
+from stream.publisher import Message
+
+HIT_RANKS = 10
+
+
+@dataclass(slots=True)
+class Source:
+    """One assigned partition: its store, and where its events come from."""
+
+    number: int
+    store: PartitionStore
+    topic: str
+    topic_id: str
+    changelog_end: int = 0
+    closed: bool = False
+    pending: dict[bytes, tuple[float, Cause, int]] = field(default_factory=dict)
+    """Users whose recommendation waits for their interval: (due, cause, event key)."""
+
+    @property
+    def topic_key(self) -> int:
+        """What a profile stores of the topic's identity."""
+        return key64(self.topic_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch leaves to be sent, per topic."""
+
+    changelog: list[Message]
+    outputs: list[Message]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Profiles of a batch of users, as read; `fresh` marks users without a stored one."""
+
+    users: list[bytes]
+    records: Records
+    tails: list[bytes]
+    fresh: list[bool]
+
+
+class EventPath:
+    """Applies batches.  `space` is the one reference that a swap flips."""
+
+    def __init__(
+        self,
+        layout: RecordLayout,
+        settings: ServingSettings,
+        actions: Mapping[str, int],
+        catalog: Catalog,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.layout = layout
+        self.catalog = catalog
+        self.space: Space | None = None
+        self._settings = settings
+        self._actions = actions
+        self._action_names = list(actions)
+        self._metrics = metrics
+        self._recommender = Recommender(catalog, settings)
+        self._no_profile = empty_records(layout, 1).tobytes()
+
+    @property
+    def serving(self) -> Space:
+        """The serving space; batches come only once there is one."""
+        assert self.space is not None, "events are fetched only while a release serves"
+        return self.space
+
+    def load(self, store: PartitionStore, users: Sequence[bytes]) -> Loaded:
+        """Profiles of users; a new user gets an empty one."""
+        payloads = store.get_many(users)
+        fresh = [payload is None for payload in payloads]
+        records, tails = split_tails(
+            self.layout, [self._no_profile if payload is None else payload for payload in payloads]
+        )
+        return Loaded(list(users), records, tails, fresh)
+
+    def apply(self, source: Source, decoded: Decoded, end: int, now_s: float) -> Outcome:
+        """Apply a chunk's events; `end` is the offset after the chunk's last record."""
+        space = self.serving
+        batch, users = to_batch(decoded, self.catalog, self._actions)
+        loaded = self.load(source.store, users)
+        stale = (loaded.records["release"] != space.key) & (loaded.records["events"] > 0)
+        self._metrics.profiles_rebuilt.labels("touch").inc(float(stale.sum()))
+        applied = apply_batch(
+            loaded.records,
+            batch,
+            space,
+            self.catalog,
+            source.topic_key,
+            self._settings.prequential_share,
+        )
+        self._count(batch, applied, space)
+        due, causes = self._due(source, loaded, decoded, batch, applied, now_s)
+        outputs = self._recommend(loaded, due, causes, space, now_s)
+        changed = self._save(source, loaded, end, now_s)
+        return Outcome(changed, outputs)
+
+    def answer(
+        self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float
+    ) -> list[Message]:
+        """Answer requests from the stored profiles, which they do not change."""
+        space = self.serving
+        loaded = self.load(source.store, [user for user, _, _ in requests])
+        rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        return [
+            Message(
+                user,
+                self._recommender.for_request(
+                    loaded.records[at : at + 1], request, cause, space, now_s
+                ),
+            )
+            for at, (user, request, cause) in enumerate(requests)
+        ]
+
+    def flush_due(self, source: Source, now_s: float) -> Outcome:
+        """Recommend to users whose interval has passed since an update that got none."""
+        ready = [user for user, (due, _, _) in source.pending.items() if due <= now_s]
+        if not ready or self.space is None or source.closed:
+            return Outcome([], [])
+        waiting = [source.pending.pop(user) for user in ready]
+        loaded = self.load(source.store, ready)
+        rebuild(loaded.records, stale_rows(loaded.records, self.space), self.space, self.catalog)
+        due = np.arange(len(ready))
+        causes = [cause for _, cause, _ in waiting]
+        self._note_outputs(loaded, due, causes, [key for _, _, key in waiting], now_s)
+        outputs = self._recommend(loaded, due, causes, self.space, now_s)
+        return Outcome(self._save(source, loaded, None, now_s), outputs)
+
+    def declare(
+        self,
+        source: Source,
+        users: Sequence[tuple[bytes, str]],
+        texts: Floats,
+        space: Space,
+        now_s: float,
+    ) -> list[Message]:
+        """Store declared interests, encoded by the language model of `space`.
+
+        Shapes: texts (len(users), T).
+        """
+        loaded = self.load(source.store, [user for user, _ in users])
+        if space is self.space:
+            rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        dim = self.layout.dim
+        nothing = np.zeros(len(users), dtype=np.float32)
+        vectors = embed_items(
+            space.head, texts, np.zeros((len(users), dim), dtype=np.float32), nothing
+        )
+        declared = np.array([bool(text) for _, text in users])
+        loaded.records["interest"] = np.where(declared[:, None], vectors, 0.0)
+        loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))
+        loaded.records["revision"] += 1
+        loaded.tails[:] = [text.encode() for _, text in users]
+        return self._save(source, loaded, None, now_s)
+
+    def sweep(
+        self, source: Source, after: bytes | None, count: int, now_s: float
+    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str]]]:
+        """Rebuild the next slice of stale profiles.
+
+        Returns: changelog messages, the last user looked at (None at the end), and users whose
+        declared interests need encoding in the new space.
+        """
+        space = self.serving
+        if source.closed:
+            return [], None, []
+        users: list[bytes] = []
+        last: bytes | None = None
+        for looked, (user, payload) in enumerate(source.store.scan(after), start=1):
+            last = user
+            # `release` is read straight from the bytes: most profiles are already rebuilt.
+            if not self._is_current(payload, space):
+                users.append(user)
+            if len(users) >= count or looked >= 32 * count:
+                break
+        else:
+            last = None
+        loaded = self.load(source.store, users)
+        rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        wanting = [
+            (user, tail.decode())
+            for user, tail, release in zip(
+                users, loaded.tails, loaded.records["interest_release"], strict=True
+            )
+            if tail and release != space.key
+        ]
+        self._metrics.profiles_rebuilt.labels("sweep").inc(len(users))
+        return self._save(source, loaded, None, now_s), last, wanting
+
+    def erase(
+        self, source: Source, users: Sequence[bytes], now_s: float
+    ) -> tuple[list[Message], int]:
+        """Delete profiles.  Returns: changelog tombstones, how many existed."""
+        found = sum(payload is not None for payload in source.store.get_many(users))
+        for user in users:
+            source.pending.pop(user, None)
+        watermark = source.store.watermark
+        source.store.write(
+            users,
+            [None] * len(users),
+            msgspec.structs.replace(watermark, count=watermark.count - found, saved_at=now_s),
+        )
+        source.store.flush()
+        return [Message(user, None) for user in users], found
+
+    def _is_current(self, payload: bytes, space: Space) -> bool:
+        field_type, at = self.layout.dtype.fields["release"][:2]  # type: ignore[index]
+        return bool(np.frombuffer(payload, dtype=field_type, count=1, offset=at)[0] == space.key)
+
+    def _due(
+        self,
+        source: Source,
+        loaded: Loaded,
+        decoded: Decoded,
+        batch: Batch,
+        applied: Applied,
+        now_s: float,
+    ) -> tuple[Rows, list[Cause]]:
+        """Who gets a recommendation now, and why: one per user and chunk, its last event.
+
+        A user's first comes at once; later ones wait for the interval.  A skipped event that
+        caused the stored profile's last recommendation has it sent again.
+        """
+        latest: dict[int, int] = {}
+        for at in applied.applied.tolist():
+            latest[int(batch.users[at])] = at
+        records = loaded.records
+        interval_ms = self._settings.user_interval_s * 1000.0
+        due_rows: list[int] = []
+        causes: list[Cause] = []
+        keys: list[int] = []
+        for row, at in latest.items():
+            cause = self._cause(source, decoded, at, "event")
+            due_ms = float(records["emit_ms"][row]) + interval_ms
+            if now_s * 1000.0 >= due_ms:
+                due_rows.append(row)
+                causes.append(cause)
+                keys.append(int(batch.event_keys[at]))
+                source.pending.pop(loaded.users[row], None)
+            else:
+                source.pending[loaded.users[row]] = (
+                    due_ms / 1000.0,
+                    cause,
+                    int(batch.event_keys[at]),
+                )
+        self._note_outputs(loaded, np.array(due_rows, dtype=np.intp), causes, keys, now_s)
+        chosen = set(due_rows)
+        for at in np.concatenate([applied.replayed, applied.repeated]).tolist():
+            row = int(batch.users[at])
+            again = int(batch.offsets[at]) == int(records["emit_offset"][row]) or int(
+                batch.event_keys[at]
+            ) == int(records["emit_event"][row])
+            if again and row not in chosen:
+                chosen.add(row)
+                due_rows.append(row)
+                first = int(records["emit_offset"][row])
+                again_cause = self._cause(source, decoded, at, "replay")
+                causes.append(dataclasses.replace(again_cause, offset=first))
+        rows = np.array(due_rows, dtype=np.intp)
+        stale = rows[records["release"][rows] != self.serving.key]
+        rebuild(records, stale, self.serving, self.catalog)
+        return rows, causes
+
+    @staticmethod
+    def _cause(source: Source, decoded: Decoded, at: int, kind: str) -> Cause:
+        event, record = decoded.events[at], decoded.records[at]
+        return Cause(kind, event.event_id, source.topic_id, source.number, record.offset, event.ts)
+
+    @staticmethod
+    def _note_outputs(
+        loaded: Loaded, rows: Rows, causes: Sequence[Cause], event_keys: Sequence[int], now_s: float
+    ) -> None:
+        loaded.records["emit_offset"][rows] = [cause.offset for cause in causes]
+        loaded.records["emit_event"][rows] = event_keys
+        loaded.records["emit_ms"][rows] = int(now_s * 1000.0)
+
+    def _recommend(
+        self, loaded: Loaded, rows: Rows, causes: Sequence[Cause], space: Space, now_s: float
+    ) -> list[Message]:
+        users = [loaded.users[row] for row in rows.tolist()]
+        payloads = self._recommender.for_events(
+            loaded.records[rows], [user.decode() for user in users], causes, space, now_s
+        )
+        for cause in causes:
+            self._metrics.recommendations.labels(cause.kind).inc()
+        return [Message(user, payload) for user, payload in zip(users, payloads, strict=True)]
+
+    def _save(self, source: Source, loaded: Loaded, end: int | None, now_s: float) -> list[Message]:
+        """Write profiles and watermark together; returns the changelog messages."""
+        payloads = encode_records(loaded.records, loaded.tails)
+        watermark = source.store.watermark
+        applied = watermark.applied if end is None else {**watermark.applied, source.topic: end}
+        source.store.write(
+            loaded.users,
+            payloads,
+            msgspec.structs.replace(
+                watermark,
+                applied=applied,
+                topic_ids={**watermark.topic_ids, source.topic: source.topic_id},
+                changelog=max(watermark.changelog, source.changelog_end),
+                count=watermark.count + sum(loaded.fresh),
+                saved_at=now_s,
+            ),
+        )
+        self._metrics.profiles.labels(str(source.number)).set(source.store.watermark.count)
+        return [
+            Message(user, payload) for user, payload in zip(loaded.users, payloads, strict=True)
+        ]
+
+    def _count(self, batch: Batch, applied: Applied, space: Space) -> None:
+        metrics = self._metrics
+        counts = np.bincount(batch.actions[applied.applied], minlength=len(self._action_names))
+        for name, count in zip(self._action_names, counts.tolist(), strict=True):
+            if count:
+                metrics.events_applied.labels(name).inc(count)
+        if len(applied.replayed):
+            metrics.duplicates.labels("offset").inc(len(applied.replayed))
+        if len(applied.repeated):
+            metrics.duplicates.labels("id").inc(len(applied.repeated))
+        if len(applied.ranks):
+            hits = applied.ranks < HIT_RANKS
+            metrics.evaluated.labels(space.release_id).inc(len(applied.ranks))
+            metrics.hits.labels(space.release_id).inc(float(hits.sum()))
+            metrics.gain.labels(space.release_id).inc(
+                float((1.0 / np.log2(2.0 + applied.ranks[hits])).sum())
+            )

@@ -1,0 +1,104 @@
+"""The language model beside the stream: one child process that encodes texts.
+
+A worker needs the model rarely (an item newer than the release, a declared interest, the proof
+of a new release), and importing torch alone would hold the interpreter for seconds.  So it lives
+in a child of its own with low priority; the event loop awaits its answers, and the event path
+never shares an interpreter lock with it.  Two adapters at most are loaded: the serving release
+and the one being verified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+
+from profiles.config import ModelSettings
+from profiles.encoder import TextEncoder
+from profiles.errors import ModelError
+from profiles.head import Floats
+
+KEPT_ADAPTERS = 2
+
+_encoders: dict[str, TextEncoder] = {}  # of the child process alone
+
+
+def _begin() -> None:
+    """Before anything else in the child: no import that nothing here uses.
+
+    transformers imports scikit-learn where it finds it, which costs 3.5 of 11 seconds; a None in
+    `sys.modules` is Python's own way to say that a module is not there.
+    """
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+
+
+def _warm_up() -> None:
+    """Import what the first encoding needs, while the worker is still joining its group."""
+    import peft  # noqa: F401
+    import torch
+    from transformers import AutoModel, AutoTokenizer  # noqa: F401
+
+    torch.set_num_threads(1)
+    # Only now: until a release is proved, the whole worker waits for this process.
+    os.nice(5)
+
+
+def _encode(settings: ModelSettings, adapter: str, texts: list[str]) -> Floats:
+    encoder = _encoders.pop(adapter, None)
+    if encoder is None:
+        encoder = TextEncoder.load(settings, Path(adapter))
+    _encoders[adapter] = encoder  # most recently used last
+    while len(_encoders) > KEPT_ADAPTERS:
+        del _encoders[next(iter(_encoders))]
+    return encoder.encode(texts)
+
+
+class LanguageModel:
+    """Encodes texts in the child process.  `close` ends it."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._pool = self._new_pool()
+        self._pool.submit(_warm_up)
+
+    async def encode(self, adapter: Path, texts: list[str]) -> Floats:
+        """Vectors of texts under one adapter.
+
+        Shapes: -> (len(texts), T), float32, unit length.
+        Raises: ModelError; a child that died is replaced once before that.
+        """
+        if not texts:
+            return np.zeros((0, 0), dtype=np.float32)
+        for attempt in (1, 2):
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._pool, _encode, self._settings, str(adapter), texts
+                )
+            except BrokenProcessPool as error:
+                if attempt == 2:
+                    raise ModelError(
+                        "the language model's process died twice while encoding "
+                        f"{len(texts)} texts; is there enough memory?"
+                    ) from error
+                self._pool = self._new_pool()
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the child; what it was doing is dropped."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _new_pool() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+        )

@@ -1,0 +1,175 @@
+"""The partitions that this worker owns, each with its store, from assignment to revocation.
+
+Opening takes: open the local store (a damaged one is set aside and counted), compare the identity
+of the input topic, read the changelog to its end.  Until then the partition is closed: Faust's
+consumer does not fetch it and the worker is not ready.  Rebalances revoke and re-assign
+everything; a partition that comes straight back keeps its open store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from profiles.errors import StoreCorruptError
+from profiles.logs import get_logger
+from profiles.metrics import WorkerMetrics
+from profiles.state import RecordLayout
+from profiles.store import PartitionStore
+from profiles.topics import Topics
+from stream.event_path import Source
+from stream.restore import TOMBSTONES_KEPT_S, restore
+from stream.state_thread import StateThread
+
+log = get_logger("stream.partitions")
+
+
+class Partitions:
+    """Opens and closes stores as the group's assignment changes.
+
+    `on_failure` is told of an error that the worker cannot go on with.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        sync_writes: bool,
+        layout: RecordLayout,
+        bootstrap: str,
+        topics: Topics,
+        topic_ids: Mapping[str, str],
+        state: StateThread,
+        metrics: WorkerMetrics,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._directory = directory
+        self._sync_writes = sync_writes
+        self._layout = layout
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._topic_ids = topic_ids
+        self._state = state
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._open: dict[int, Source] = {}
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self.assigned: frozenset[int] = frozenset()
+        self.joined = False
+
+    def get(self, number: int) -> Source | None:
+        """The open partition of that number."""
+        return self._open.get(number)
+
+    def sources(self) -> list[Source]:
+        """Every open partition."""
+        return list(self._open.values())
+
+    @property
+    def opening(self) -> list[int]:
+        """Partitions that are assigned and not yet open."""
+        return sorted(self.assigned - self._open.keys())
+
+    async def assign(self, numbers: Iterable[int]) -> None:
+        """Own exactly these from now on.  Opening goes on in the background.
+
+        `joined` is true from the first assignment on, which may be of nothing.
+        """
+        self.assigned = frozenset(numbers)
+        self.joined = True
+        for number in [*self._open, *self._opening]:
+            if number not in self.assigned:
+                await self._close(number)
+        for number in sorted(self.assigned):
+            if number not in self._open and number not in self._opening:
+                task = asyncio.create_task(self._bring_up(number), name=f"restore-{number}")
+                self._opening[number] = task
+
+    async def close(self) -> None:
+        """Close every store."""
+        await self.assign(())
+
+    async def _close(self, number: int) -> None:
+        task = self._opening.pop(number, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        source = self._open.pop(number, None)
+        if source is not None:
+            await self._state.run(_close_store, source)
+            self._metrics.profiles.labels(str(number)).set(0)
+
+    async def _bring_up(self, number: int) -> None:
+        started = time.monotonic()
+        try:
+            try:
+                source = await self._restored(number)
+            except StoreCorruptError as error:
+                await self._state.run(self._quarantine, number, str(error))
+                source = await self._restored(number)
+        except Exception as error:
+            self._on_failure(error)
+            return
+        self._opening.pop(number, None)
+        self._open[number] = source
+        self._metrics.profiles.labels(str(number)).set(source.store.watermark.count)
+        log.info(
+            "partition open",
+            partition=number,
+            profiles=source.store.watermark.count,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    async def _restored(self, number: int) -> Source:
+        events = self._topics.events
+        store = await self._state.run(self._open_store, number)
+        try:
+            watermark = store.watermark
+            known = watermark.topic_ids.get(events)
+            age_s = time.time() - watermark.saved_at
+            if (known is not None and known != self._topic_ids[events]) or (
+                watermark.saved_at and age_s > TOMBSTONES_KEPT_S
+            ):
+                # Another topic under the old name, or too old to trust: start from the changelog.
+                log.info("local store set aside", partition=number, age_s=round(age_s))
+                await self._state.run(store.close)
+                await self._state.run(self._discard, number)
+                store = await self._state.run(self._open_store, number)
+            await self._state.run(store.check)
+            reached = await restore(
+                store,
+                self._layout,
+                self._bootstrap,
+                self._topics.profiles,
+                number,
+                self._state,
+                self._metrics,
+            )
+        except BaseException:
+            await asyncio.shield(self._state.run(store.close))
+            raise
+        return Source(number, store, events, self._topic_ids[events], changelog_end=reached)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"partition-{number}"
+
+    def _open_store(self, number: int) -> PartitionStore:
+        return PartitionStore(self._path(number), self._sync_writes)
+
+    def _discard(self, number: int) -> None:
+        self._path(number).rename(self._aside(number, "old"))
+
+    def _quarantine(self, number: int, reason: str) -> None:
+        aside = self._aside(number, "damaged")
+        self._path(number).rename(aside)
+        self._metrics.stores_quarantined.inc()
+        log.warning("store quarantined", partition=number, kept_at=str(aside), reason=reason)
+
+    def _aside(self, number: int, why: str) -> Path:
+        return self._directory / f"partition-{number}.{why}-{time.time_ns()}"
+
+
+def _close_store(source: Source) -> None:
+    source.closed = True
+    source.store.close()

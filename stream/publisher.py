@@ -1,0 +1,143 @@
+"""Everything a worker writes to Kafka, in batches, with acknowledgements that can be awaited.
+
+The partition of an output is that of its cause: topics keyed by user are cut alike, so the key
+need not be hashed again.  The producer is idempotent and keeps the order of each partition;
+`send` returns as soon as the records are queued, `Sent.acknowledged` when the broker has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from profiles.errors import BrokerError
+from profiles.topics import Topics
+from stream.codecs import DeadLetter
+
+BATCH_BYTES = 900_000
+"""A batch is closed at this size: the topics' max.message.bytes of 1 MiB bounds whole batches."""
+
+MAX_RECORD_BYTES = 2_000_000
+"""A dead letter carries an original of up to 1 MiB and its headers; its topic allows 2 MiB."""
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to produce."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Sent:
+    """Batches on their way.  `ends` maps (topic, partition) to the offset after the last record."""
+
+    futures: list[tuple[str, int, int, asyncio.Future[Any]]] = field(default_factory=list)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    async def acknowledged(self) -> None:
+        """Wait until the broker has everything.  Raises: BrokerError."""
+        for topic, partition, count, future in self.futures:
+            try:
+                metadata = await future
+            except KafkaError as error:
+                raise BrokerError(
+                    f"{count} records for {topic}/{partition} were not accepted by Kafka: "
+                    f"{error!r}; nothing was committed, they will be produced again"
+                ) from error
+            self.ends[topic, partition] = metadata.offset + count
+
+
+class Publisher:
+    """An idempotent producer with explicit partitions."""
+
+    def __init__(self, bootstrap: str, topics: Topics, client_id: str) -> None:
+        self._topics = topics
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            client_id=client_id,
+            enable_idempotence=True,
+            acks="all",
+            max_batch_size=MAX_RECORD_BYTES,
+            request_timeout_ms=60_000,
+            linger_ms=0,
+        )
+
+    async def start(self) -> None:
+        """Connect.  Raises: BrokerError."""
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            raise BrokerError(f"the producer cannot reach Kafka: {error}") from error
+
+    async def stop(self) -> None:
+        """Deliver what is queued, then disconnect."""
+        await self._producer.stop()
+
+    async def send(
+        self, sent: Sent, topic: str, partition: int, messages: Iterable[Message]
+    ) -> None:
+        """Queue messages in order and note their batches in `sent`."""
+        batch = self._producer.create_batch()
+        for message in messages:
+            while (
+                batch.append(
+                    timestamp=None,
+                    key=message.key,
+                    value=message.value,
+                    headers=list(message.headers),
+                )
+                is None
+            ):
+                if batch.record_count() == 0:
+                    raise BrokerError(
+                        f"a record of {len(message.value or b'')} bytes for {topic} is larger "
+                        f"than a batch may be ({MAX_RECORD_BYTES})"
+                    )
+                await self._send_batch(sent, batch, topic, partition)
+                batch = self._producer.create_batch()
+            if batch.size() >= BATCH_BYTES:
+                await self._send_batch(sent, batch, topic, partition)
+                batch = self._producer.create_batch()
+        if batch.record_count():
+            await self._send_batch(sent, batch, topic, partition)
+
+    async def send_dead(
+        self, sent: Sent, topic: str, partition: int, dead: list[DeadLetter]
+    ) -> None:
+        """Send records to their dead-letter topic: original key and value, reason in headers."""
+        messages = [Message(*_original(letter), _headers(letter)) for letter in dead]
+        await self.send(sent, self._topics.dlq(topic), partition, messages)
+
+    async def _send_batch(self, sent: Sent, batch: Any, topic: str, partition: int) -> None:
+        count = batch.record_count()
+        batch.close()
+        future = await self._producer.send_batch(batch, topic, partition=partition)
+        sent.futures.append((topic, partition, count, future))
+
+
+def _original(letter: DeadLetter) -> tuple[bytes | None, bytes | None]:
+    return letter.record.key, letter.record.value
+
+
+def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    """Kafka Connect's own names, which dead-letter tools know."""
+    record = letter.record
+    return [
+        *record.headers,
+        ("__connect.errors.topic", record.topic.encode()),
+        ("__connect.errors.partition", str(record.partition).encode()),
+        ("__connect.errors.offset", str(record.offset).encode()),
+        ("__connect.errors.exception.class.name", letter.reason.encode()),
+        ("__connect.errors.exception.message", letter.detail.encode("utf-8", "backslashreplace")),
+        ("__connect.errors.stage", b"VALUE_CONVERTER"),
+    ]

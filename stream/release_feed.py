@@ -1,0 +1,228 @@
+"""A release, from its notice to serving: fetch, verify, load beside, flip, rebuild.
+
+Every worker hears every notice.  The serving release is the one whose `serving` notice has the
+highest sequence; anything else is history.  A release is loaded beside the serving one while
+events flow, and one reference is flipped on the state thread, between two batches.  Profiles are
+then rebuilt from their own history: on first touch, and by a paced sweep for everyone else.  The
+previous space stays in memory, so a rollback to it needs no load.
+
+A release that fails any check is refused by name, counted, and the old one goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from profiles.errors import BadMessage, ReleaseError, ReleaseRefused
+from profiles.events import ReleaseNotice, decode_notice
+from profiles.logs import get_logger
+from profiles.metrics import WorkerMetrics
+from profiles.registry import ReleaseStore
+from profiles.release import Expected, Release, check_probe, open_release
+from profiles.signing import check_signature
+from profiles.space import Space
+from stream.catalogue_feed import CatalogueFeed
+from stream.chunks import Chunk
+from stream.event_path import EventPath, Source
+from stream.language_model import LanguageModel
+from stream.publisher import Message
+from stream.state_thread import StateThread
+
+log = get_logger("stream.release_feed")
+
+STORE_RETRIES = 5
+STORE_RETRY_S = 1.0
+
+
+class ReleaseFeed:
+    """Follows the releases topic and swaps spaces.
+
+    `send_changelog(source, messages)` delivers rebuilt profiles and awaits their
+    acknowledgement; `sources()` lists the open partitions.
+    """
+
+    def __init__(
+        self,
+        path: EventPath,
+        store: ReleaseStore,
+        expected: Expected,
+        trusted: Sequence[Ed25519PublicKey],
+        seen_bytes: int,
+        sweep_users: int,
+        catalogue: CatalogueFeed,
+        language_model: LanguageModel,
+        state: StateThread,
+        metrics: WorkerMetrics,
+        sources: Callable[[], list[Source]],
+        send_changelog: Callable[[Source, list[Message]], Awaitable[None]],
+    ) -> None:
+        self._path = path
+        self._store = store
+        self._expected = expected
+        self._trusted = trusted
+        self._seen_bytes = seen_bytes
+        self._sweep_users = sweep_users
+        self._catalogue = catalogue
+        self._language_model = language_model
+        self._state = state
+        self._metrics = metrics
+        self._sources = sources
+        self._send_changelog = send_changelog
+        self._notices: dict[str, ReleaseNotice] = {}
+        self._refused: set[tuple[str, int]] = set()
+        self._changed = asyncio.Event()
+        self._previous: Space | None = None
+
+    def take(self, chunk: Chunk) -> None:
+        """Read notices; of one release, the one with the highest sequence counts."""
+        for record in chunk.records:
+            if not record.value:
+                continue
+            try:
+                notice = decode_notice(record.value)
+            except BadMessage as error:
+                self._metrics.releases_refused.labels(error.reason).inc()
+                log.warning("release notice unreadable", offset=record.offset, error=str(error))
+                continue
+            known = self._notices.get(notice.release_id)
+            if known is None or notice.sequence > known.sequence:
+                self._notices[notice.release_id] = notice
+                self._changed.set()
+
+    def wanted(self) -> ReleaseNotice | None:
+        """The newest `serving` notice whose release was not refused here."""
+        candidates = [
+            notice
+            for notice in self._notices.values()
+            if notice.status == "serving"
+            and (notice.release_id, notice.sequence) not in self._refused
+        ]
+        return max(candidates, key=lambda notice: notice.sequence, default=None)
+
+    async def follow(self) -> None:
+        """Swap to whatever is wanted, for as long as the worker lives."""
+        sweep: asyncio.Task[None] | None = None
+        try:
+            while True:
+                notice = self.wanted()
+                serving = self._path.space
+                if notice is None or (serving and serving.release_id == notice.release_id):
+                    await self._changed.wait()
+                    self._changed.clear()
+                    continue
+                if not await self._swap(notice):
+                    # While nothing serves yet, the next best release gets its chance.
+                    self._refused.add((notice.release_id, notice.sequence))
+                    continue
+                if sweep is not None:
+                    sweep.cancel()
+                    await asyncio.gather(sweep, return_exceptions=True)
+                sweep = asyncio.create_task(self._sweep(), name="sweep")
+        finally:
+            if sweep is not None:
+                sweep.cancel()
+
+    async def _swap(self, notice: ReleaseNotice) -> bool:
+        serving = self._path.space
+        try:
+            space = await self._prepare(notice)
+        except ReleaseRefused as error:
+            self._metrics.releases_refused.labels(error.reason).inc()
+            log.error(
+                "release refused",
+                release=notice.release_id,
+                reason=error.reason,
+                error=str(error),
+                serving=serving.release_id if serving else None,
+            )
+            return False
+        while True:
+            await self._catalogue.fill(space)
+            started = time.perf_counter()
+            if await self._state.run(self._flip, space):
+                break
+        self._metrics.swap_seconds.labels("flip").observe(time.perf_counter() - started)
+        if serving is not None:
+            self._metrics.swaps.inc()
+        manifest = space.release.manifest
+        self._metrics.release.info({"release_id": space.release_id})
+        self._metrics.release_sequence.set(manifest.sequence)
+        self._metrics.release_created.set(manifest.created_at)
+        log.info("release serving", release=space.release_id, parent=manifest.parent_id)
+        return True
+
+    async def _prepare(self, notice: ReleaseNotice) -> Space:
+        if self._previous is not None and self._previous.release_id == notice.release_id:
+            return self._previous
+        with self._metrics.swap_seconds.labels("fetch").time():
+            directory = await self._fetch(notice.release_id)
+        with self._metrics.swap_seconds.labels("verify").time():
+            release = await asyncio.to_thread(self._open, directory, notice.release_id)
+            vectors = await self._language_model.encode(
+                release.adapter_directory, list(release.manifest.probe_texts)
+            )
+            check_probe(release, vectors)
+        with self._metrics.swap_seconds.labels("load").time():
+            space = await self._state.run(Space, release, self._path.catalog, self._seen_bytes)
+            await self._catalogue.fill(space)
+        return space
+
+    async def _fetch(self, release_id: str) -> Path:
+        for attempt in range(STORE_RETRIES):
+            try:
+                return await asyncio.to_thread(self._store.fetch, release_id)
+            except ReleaseError as error:
+                if isinstance(error, ReleaseRefused) or attempt + 1 == STORE_RETRIES:
+                    raise
+                log.warning("release store failed, trying again", error=str(error))
+                await asyncio.sleep(STORE_RETRY_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _open(self, directory: Path, release_id: str) -> Release:
+        release = open_release(directory, self._expected)
+        if release.release_id != release_id:
+            raise ReleaseRefused("name", f"{directory} holds {release.release_id}")
+        check_signature(release.manifest, self._trusted)
+        return release
+
+    def _flip(self, space: Space) -> bool:
+        """On the state thread: serve this space, unless an item arrived that it does not know."""
+        if len(space.extend()):
+            return False
+        self._previous, self._path.space = self._path.space, space
+        return True
+
+    async def _sweep(self) -> None:
+        """Rebuild everyone who has not been touched, a slice at a time."""
+        started = time.perf_counter()
+        space = self._path.serving
+        for source in self._sources():
+            after: bytes | None = None
+            while True:
+                messages, after, wanting = await self._state.run(
+                    self._path.sweep, source, after, self._sweep_users, time.time()
+                )
+                if messages:
+                    await self._send_changelog(source, messages)
+                if wanting:
+                    texts = await self._language_model.encode(
+                        space.release.adapter_directory, [text for _, text in wanting]
+                    )
+                    declared = await self._state.run(
+                        self._path.declare, source, wanting, texts, space, time.time()
+                    )
+                    await self._send_changelog(source, declared)
+                if after is None:
+                    break
+                await asyncio.sleep(0)
+        self._metrics.profiles_stale.set(0)
+        log.info(
+            "profiles rebuilt",
+            release=space.release_id,
+            seconds=round(time.perf_counter() - started, 3),
+        )

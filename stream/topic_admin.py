@@ -1,0 +1,240 @@
+"""Topics on the broker: create the missing ones, and refuse to run on wrong ones.
+
+Takes what `profiles.topics` says and compares it with what the broker has. Nothing is ever
+altered: a partition count that changes moves users away from their state. A topic deleted and
+created anew keeps its name but not its id (`topic_ids`), which is how a worker notices that its
+stored offsets belong to a log that is gone.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import (
+    KafkaConfigurationError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from kafka.net.compat import KafkaNetClient
+
+from profiles.errors import BrokerError, TopicError
+from profiles.topics import TopicSpec
+
+__all__ = ["check_topics", "create_topics", "topic_ids"]
+
+# The promise is an answer within 10 s, even from a machine that is not there.
+TIMEOUT_S = 9.0
+RETRY_PAUSE_S = 0.1
+
+
+def create_topics(
+    bootstrap: str,
+    specs: Collection[TopicSpec],
+    replication: int = 1,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    client_options: Mapping[str, object] | None = None,
+) -> tuple[str, ...]:
+    """Create the topics that are missing and wait until each has its leaders; names of those made.
+
+    Raises: BrokerError if the broker cannot be reached; TopicError if it refuses a topic.
+    """
+    with _admin(bootstrap, timeout_s, client_options) as admin:
+        present = {topic["name"] for topic in _described(admin, [spec.name for spec in specs])}
+        wanted = {
+            spec.name: {
+                "num_partitions": spec.partitions,
+                "replication_factor": replication,
+                "configs": spec.settings,
+            }
+            for spec in specs
+            if spec.name not in present
+        }
+        if not wanted:
+            return ()
+        created: list[str] = []
+        for topic in admin.create_topics(wanted, raise_errors=False)["topics"]:
+            if topic["error_code"] == 0:
+                created.append(topic["name"])
+            # Another process that starts beside us may have been quicker.
+            elif topic["error_code"] != TopicAlreadyExistsError.errno:
+                raise TopicError(
+                    f"the broker refused topic {topic['name']!r} with replication {replication}: "
+                    f"{topic['error_message'] or for_code(topic['error_code']).__name__}"
+                )
+        admin.wait_for_topics(list(wanted), timeout_ms=int(timeout_s * 1000))
+        return tuple(created)
+
+
+def check_topics(
+    bootstrap: str,
+    specs: Collection[TopicSpec],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    client_options: Mapping[str, object] | None = None,
+) -> None:
+    """Compare existence, partition counts and cleanup policies; all differences in one error.
+
+    Raises: TopicError naming each wrong topic, what was found and what to do; BrokerError.
+    """
+    names = [spec.name for spec in specs]
+    with _admin(bootstrap, timeout_s, client_options) as admin:
+        partitions = {t["name"]: len(t["partitions"]) for t in _described(admin, names)}
+        policies = _cleanup_policies(admin, [name for name in names if name in partitions])
+    problems: list[str] = []
+    for spec in specs:
+        if spec.name not in partitions:
+            problems.append(f"topic {spec.name!r} does not exist: run `driftline topics create`")
+            continue
+        if (found := partitions[spec.name]) != spec.partitions:
+            problems.append(
+                f"topic {spec.name!r} has {found} partitions, expected {spec.partitions}: "
+                "partition counts never change in place, users would part from their state; set "
+                "DRIFTLINE_TOPICS__PARTITIONS to what the topics have, or create topics under "
+                "another DRIFTLINE_TOPICS__PREFIX and replay the events into them"
+            )
+        policy = policies[spec.name]
+        if _parts(policy) != _parts(spec.cleanup_policy):
+            problems.append(
+                f"topic {spec.name!r} has cleanup.policy {policy!r}, expected "
+                f"{spec.cleanup_policy!r}: with the wrong one Kafka drops records we need or keeps "
+                "what must go; set it with `kafka-configs.sh --alter --entity-type topics "
+                f"--entity-name {spec.name} --add-config cleanup.policy=[{spec.cleanup_policy}]`"
+            )
+    if problems:
+        raise TopicError("\n".join(problems))
+
+
+def topic_ids(
+    bootstrap: str,
+    names: Collection[str],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    client_options: Mapping[str, object] | None = None,
+) -> dict[str, str]:
+    """The broker's UUID of each topic, by name.
+
+    Raises: TopicError if one does not exist; BrokerError, also for a broker older than 2.8.
+    """
+    with _admin(bootstrap, timeout_s, client_options) as admin:
+        ids = {topic["name"]: topic.get("topic_id") for topic in _described(admin, names)}
+    if missing := sorted(set(names) - ids.keys()):
+        raise TopicError(f"topic {missing[0]!r} does not exist: run `driftline topics create`")
+    found: dict[str, str] = {}
+    for name, topic_id in ids.items():
+        if not topic_id:
+            raise BrokerError(
+                f"the broker at {bootstrap} gives topic {name!r} no id; use Kafka 2.8 or newer"
+            )
+        found[name] = str(topic_id)
+    return found
+
+
+# Any, here and below: kafka-python has no type information.
+def _described(admin: Any, names: Collection[str]) -> list[dict[str, Any]]:
+    """The metadata of those topics that exist."""
+    if not names:
+        return []  # an empty list would ask for every topic
+    found: list[dict[str, Any]] = []
+    for topic in admin.describe_topics(list(names)):
+        if topic["error_code"] == 0:
+            found.append(topic)
+        elif topic["error_code"] != UnknownTopicOrPartitionError.errno:
+            problem = for_code(topic["error_code"]).__name__
+            raise TopicError(f"the broker does not tell of topic {topic['name']!r}: {problem}")
+    return found
+
+
+def _cleanup_policies(admin: Any, names: Collection[str]) -> dict[str, str]:
+    if not names:
+        return {}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in names]
+    # 'all': a policy that equals the broker's default is not among the 'modified' ones.
+    answer = admin.describe_configs(asked, config_filter="all")["topic"]
+    return {name: answer[name]["cleanup.policy"]["value"] for name in names}
+
+
+def _parts(policy: str) -> frozenset[str]:
+    """Kafka keeps the order it was given, and the order means nothing.
+
+    >>> _parts("delete, compact") == _parts("compact,delete")
+    True
+    """
+    return frozenset(part.strip() for part in policy.split(","))
+
+
+@contextmanager
+def _admin(
+    bootstrap: str, timeout_s: float, client_options: Mapping[str, object] | None
+) -> Iterator[Any]:
+    """A connected admin client, whose errors come out as BrokerError."""
+    addresses = [address.strip() for address in bootstrap.split(",")]
+    deadline = time.monotonic() + timeout_s
+    # kafka-python leaves a socket open for every connection that is refused: let ours be refused.
+    while not any(_accepts(address, deadline) for address in addresses):
+        if time.monotonic() + RETRY_PAUSE_S > deadline:
+            raise BrokerError(
+                f"no Kafka answered at {bootstrap} within {timeout_s:g} s; check "
+                "DRIFTLINE_BROKER__BOOTSTRAP, or start one with `driftline broker`"
+            )
+        time.sleep(RETRY_PAUSE_S)
+    timeout_ms = max(1, int((deadline - time.monotonic()) * 1000))
+    made: list[Any] = []
+
+    def make_client(**options: Any) -> Any:
+        made.append(KafkaNetClient(**options))
+        return made[0]
+
+    options: dict[str, object] = {
+        "bootstrap_servers": addresses,
+        "bootstrap_timeout_ms": timeout_ms,
+        "request_timeout_ms": int(timeout_s * 1000),
+        "reconnect_backoff_max_ms": 500,
+        "kafka_client": make_client,
+        **(client_options or {}),
+    }
+    try:
+        admin = KafkaAdminClient(**options)
+    except (KafkaConfigurationError, ValueError) as error:
+        raise BrokerError(
+            f"cannot connect to Kafka at {bootstrap!r}: {error}; check the broker settings"
+        ) from error
+    except KafkaError as error:
+        # Its constructor leaves its thread and sockets behind when it fails.
+        for client in made:
+            client.close()
+            client._manager._net.stop()
+        raise BrokerError(
+            f"{bootstrap} accepts connections, but no Kafka answered within {timeout_s:g} s; check "
+            "that it is Kafka, and the security protocol, user, password and certificates"
+        ) from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise BrokerError(
+            f"Kafka at {bootstrap} did not do what was asked: {error}; look at the broker's log"
+        ) from error
+    finally:
+        admin.close()
+
+
+def _accepts(address: str, deadline: float) -> bool:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BrokerError(
+            f"{address!r} is no broker address; "
+            "DRIFTLINE_BROKER__BOOTSTRAP is host:port[,host:port]"
+        )
+    left_s = max(RETRY_PAUSE_S, deadline - time.monotonic())
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=left_s).close()
+    except (OSError, OverflowError):
+        return False
+    return True
