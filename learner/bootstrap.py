@@ -27,7 +27,7 @@ from profiles.errors import LearnerError
 from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.registry import ReleaseStore
-from profiles.release import FORMAT, ItemTable, Manifest, write_manifest, write_release
+from profiles.release import FORMAT, Expected, ItemTable, Manifest, write_manifest, write_release
 from profiles.signing import sign
 
 WHITENING = 0.2
@@ -151,12 +151,25 @@ def bootstrap_release(
 
     Raises: LearnerError for an empty catalogue, ModelError, ReleaseError.
     """
-    if not items:
+    return bootstrap_from(
+        settings, make_catalogue(items), store, sequence=sequence, created_at=created_at
+    )
+
+
+def bootstrap_from(
+    settings: Settings,
+    catalogue: Catalogue,
+    store: ReleaseStore,
+    *,
+    sequence: int = 1,
+    created_at: float | None = None,
+) -> Manifest:
+    """`bootstrap_release` for a catalogue that is already frozen."""
+    if not len(catalogue):
         raise LearnerError(
             "there is no first release without a catalogue: the items topic is empty; produce "
             "items first"
         )
-    catalogue = make_catalogue(items)
     device = pick_device(settings.learner.device)
     language = LanguageModel.load(settings.model, None, device, settings.learner.seed)
     text = language.encode(catalogue.texts)
@@ -166,6 +179,19 @@ def bootstrap_release(
     manifest = new_manifest(settings, head.shape, sequence, None, made_at)
     return publish_release(
         settings, store, manifest, head, bootstrap_table(head, catalogue, text), language
+    )
+
+
+def expected_release(settings: Settings) -> Expected:
+    """What these settings make of a release, for `profiles.release.open_release`."""
+    return Expected(
+        base_sha256=base_sha256(settings.model.base),
+        dim=settings.model.dim,
+        layers=settings.model.layers,
+        lora_rank=settings.model.lora_rank,
+        actions=ActionWeights.from_settings(settings.actions).names,
+        pooling=settings.model.pooling,
+        max_tokens=settings.model.max_tokens,
     )
 
 

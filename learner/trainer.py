@@ -15,10 +15,10 @@ transformers, peft, safetensors and numpy only: runs on a bare GPU machine.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -166,9 +166,9 @@ class _Round:
             for batch in self._batches(self.position.stage, self.position.done):
                 self._check_cancelled()
                 self._step(batch, self.text, with_lora=False)
-                self.position = dataclasses.replace(self.position, step=self.position.step + 1)
+                self.position = msgspec.structs.replace(self.position, step=self.position.step + 1)
                 self.hooks.progress(stage, self.position.step, self.total, self.loss)
-            self.position = dataclasses.replace(self.position, done=self.position.done + 1)
+            self.position = msgspec.structs.replace(self.position, done=self.position.done + 1)
             if patient:
                 self._judge()
             self._save()
@@ -179,9 +179,9 @@ class _Round:
         best = self.position.best_loss
         if best is None or not self.held or loss < best * (1.0 - LEAST_GAIN):
             self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-            self.position = dataclasses.replace(self.position, best_loss=loss, bad_epochs=0)
+            self.position = msgspec.structs.replace(self.position, best_loss=loss, bad_epochs=0)
         else:
-            self.position = dataclasses.replace(
+            self.position = msgspec.structs.replace(
                 self.position, bad_epochs=self.position.bad_epochs + 1
             )
 
@@ -195,7 +195,7 @@ class _Round:
             batch = next(self._batches(1, self.position.done))
             self.model.train()
             self._step(batch, self._read_some(batch), with_lora=True)
-            self.position = dataclasses.replace(
+            self.position = msgspec.structs.replace(
                 self.position, done=self.position.done + 1, step=self.position.step + 1
             )
             self.hooks.progress("lora", self.position.step, self.total, self.loss)

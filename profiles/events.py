@@ -12,7 +12,7 @@ and a NUL inside a key breaks tools that print keys.  Both are refused here, onc
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -273,6 +273,15 @@ def decode_notice(payload: bytes | None) -> ReleaseNotice:
     """Read one release notice.  Raises: BadMessage."""
     notice: ReleaseNotice = _decode(_NOTICE, payload)
     return notice
+
+
+Message = TypeVar("Message", bound=msgspec.Struct)
+
+
+def decode_json(payload: bytes, kind: type[Message]) -> Message:
+    """Read a message of ours that needs no checks beyond its schema.  Raises: BadMessage."""
+    message: Message = _decode(msgspec.json.Decoder(kind), payload)
+    return message
 
 
 # Any: msgspec's Decoder is generic only in its stub; callers above restore the type.

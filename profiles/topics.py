@@ -157,7 +157,7 @@ def topic_specs(
         TopicSpec(names.requests, "user_id", partitions, "delete", _aged(DAY_MS, HOUR_MS)),
         TopicSpec(names.recommendations, "user_id", partitions, "compact,delete", _WEEK_COMPACTED),
         TopicSpec(names.profiles, "user_id", partitions, "compact", _COMPACTED),
-        TopicSpec(names.releases, "name", 1, "compact", _COMPACTED),
+        TopicSpec(names.releases, "release_id", 1, "compact", _COMPACTED),
         TopicSpec(names.erasures, "user_id", partitions, "delete", _MONTH),
         TopicSpec(names.receipts, "user_id", partitions, "delete", _MONTH),
     )

@@ -28,7 +28,7 @@ from profiles.catalog import Catalog
 from profiles.config import Settings
 from profiles.encoder import base_sha256
 from profiles.endpoint import Endpoint
-from profiles.errors import SettingsError, StoreError
+from profiles.errors import DriftlineError, SettingsError, StoreError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
@@ -121,6 +121,7 @@ class _Process:
             watchdog = Watchdog(worker.delivery, settings.serving.stall_after_s, EXIT_STALLED)
             stack.callback(watchdog.close)
             tasks = [
+                asyncio.create_task(self._guard(language_model.checked()), name="model"),
                 asyncio.create_task(self._guard(worker.releases.follow()), name="releases"),
                 asyncio.create_task(self._guard(self._flush(worker)), name="flush"),
                 asyncio.create_task(self._guard(self._watch_ready(metrics, endpoint.port))),
@@ -153,7 +154,9 @@ class _Process:
         if worker is None:
             return "starting"
         if worker.path.space is None:
-            return "no release is serving yet: start the learner, or wait for its first release"
+            return worker.releases.refusal or (
+                "no release is serving yet: start the learner, or wait for its first release"
+            )
         if not self._catalogue_read:
             return "reading the catalogue"
         if worker.partitions.opening:
@@ -166,7 +169,9 @@ class _Process:
         """End the worker because of `error`; the first one counts."""
         if self._failure is None:
             self._failure = error
-            log.error("worker failed", error=repr(error), exc_info=error)
+            # A known error becomes one paragraph at the command line; a defect needs its trace.
+            trace = None if isinstance(error, DriftlineError) else error
+            log.error("worker failed", error=repr(error), exc_info=trace)
         self._stop.set()
 
     def _new_app(self, bootstrap: str) -> ChunkApp:

@@ -38,12 +38,15 @@ def _begin() -> None:
     sys.modules["sklearn"] = None  # type: ignore[assignment]
 
 
-def _warm_up() -> None:
-    """Import what the first encoding needs, while the worker is still joining its group."""
+def _warm_up(settings: ModelSettings) -> None:
+    """Import what the first encoding needs, while the worker is still joining its group.
+
+    Raises: ModelError when the base model cannot be loaded: better said now than at a swap.
+    """
     import peft  # noqa: F401
     import torch
-    from transformers import AutoModel, AutoTokenizer  # noqa: F401
 
+    TextEncoder.load(settings)
     torch.set_num_threads(1)
     # Only now: until a release is proved, the whole worker waits for this process.
     os.nice(5)
@@ -65,7 +68,11 @@ class LanguageModel:
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._pool = self._new_pool()
-        self._pool.submit(_warm_up)
+        self._warm = self._pool.submit(_warm_up, settings)
+
+    async def checked(self) -> None:
+        """Return once the base model is known to load.  Raises: ModelError."""
+        await asyncio.wrap_future(self._warm)
 
     async def encode(self, adapter: Path, texts: list[str]) -> Floats:
         """Vectors of texts under one adapter.

@@ -77,6 +77,7 @@ class ReleaseFeed:
         self._refused: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
         self._previous: Space | None = None
+        self.refusal: str | None = None
 
     def take(self, chunk: Chunk) -> None:
         """Read notices; of one release, the one with the highest sequence counts."""
@@ -133,6 +134,7 @@ class ReleaseFeed:
             space = await self._prepare(notice)
         except ReleaseRefused as error:
             self._metrics.releases_refused.labels(error.reason).inc()
+            self.refusal = f"release {notice.release_id} was refused: {error}"
             log.error(
                 "release refused",
                 release=notice.release_id,

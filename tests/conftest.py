@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,28 @@ def topics(kafka: EmbeddedKafka, prefix: str) -> str:
     """The prefix under which every topic of the contract now exists, with four partitions."""
     create_topics(kafka.bootstrap, topic_specs(prefix))
     return prefix
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of one layer that transformers loads from a directory, in milliseconds."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    directory = tmp_path_factory.mktemp("tiny-bert")
+    characters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789.,")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "tale", "song", "number"]
+    vocabulary = words + characters + [f"##{character}" for character in characters]
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(directory)
+    BertTokenizer(vocab=str(directory / "vocab.txt")).save_pretrained(directory)
+    return directory

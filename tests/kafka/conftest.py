@@ -1,0 +1,255 @@
+"""A whole small deployment for tests: topics, a tiny language model, a first release, workers.
+
+Workers are real processes of `python -m stream worker`, so that they can be killed like real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from learner.bootstrap import bootstrap_release
+from profiles.config import Settings, load_settings
+from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_json, encode
+from profiles.registry import ReleaseStore
+from profiles.state import RecordLayout, split_tails
+from profiles.topics import Topics
+
+PARTITIONS = 4
+ITEMS = 40
+WAIT_S = 60.0
+
+
+def wait_until(what: str, check: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    """Look again and again until `check` holds."""
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, f"waited {within_s:.0f} s for: {what}"
+        time.sleep(0.05)
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One worker, its log and its HTTP port."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def url(self, page: str) -> str:
+        lines = [line for line in self.text.splitlines() if "worker starting" in line]
+        port = lines[-1].split("http=")[1].split()[0]
+        return f"http://127.0.0.1:{port}/{page}"
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, f"the worker ended:\n{self.text[-4000:]}"
+        try:
+            with urllib.request.urlopen(self.url("readyz"), timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, IndexError):
+            return False
+
+    def wait_ready(self) -> None:
+        wait_until("worker ready", self.is_ready)
+
+    def metric(self, start: str) -> float:
+        """Sum of all samples whose line starts so."""
+        with urllib.request.urlopen(self.url("metrics"), timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=25)
+
+
+@dataclass(slots=True)
+class Deployment:
+    """What tests do with it: produce, start workers, read what came out."""
+
+    settings: Settings
+    environment: dict[str, str]
+    root: Path
+    items: list[Item]
+    topics: Topics
+    producer: KafkaProducer
+    workers: list[WorkerProcess] = field(default_factory=list)
+    notices: int = 0
+
+    @property
+    def store(self) -> ReleaseStore:
+        return ReleaseStore(self.settings.store.releases, self.root / "cache")
+
+    def start_worker(self, instance: str = "a", **environment: str) -> WorkerProcess:
+        log = self.root / f"worker-{instance}-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stream", "worker", "--instance", instance],
+                env={**self.environment, **environment},
+                stderr=output,
+                stdout=output,
+            )
+        worker = WorkerProcess(process, log)
+        self.workers.append(worker)
+        return worker
+
+    def announce(self, release_id: str, status: str = "serving") -> None:
+        self.notices += 1
+        notice = ReleaseNotice(release_id, status, self.notices, self.settings.store.releases)
+        self.send(self.topics.releases, release_id, encode(notice))
+
+    def new_release(self, seed: int) -> str:
+        """Another release of the same texts: another seed gives another space."""
+        learner = self.settings.learner.model_copy(update={"seed": seed})
+        settings = self.settings.model_copy(update={"learner": learner})
+        return bootstrap_release(settings, self.items, self.store).release_id
+
+    def send(self, topic: str, key: str | None, value: bytes | None) -> None:
+        raw = None if key is None else key.encode()
+        self.producer.send(topic, key=raw, value=value).get(10)
+
+    def send_events(self, events: list[Event]) -> None:
+        for event in events:
+            self.producer.send(self.topics.events, key=event.user_id.encode(), value=encode(event))
+        self.producer.flush(30)
+
+    def read(self, topic: str) -> list[Any]:
+        """Everything that stands in a topic now."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.broker.bootstrap,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        try:
+            tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+            consumer.assign(tps)
+            consumer.seek_to_beginning(*tps)
+            ends = consumer.end_offsets(tps)
+            records: list[Any] = []
+            while any(consumer.position(tp) < end for tp, end in ends.items()):
+                for batch in consumer.poll(timeout_ms=200).values():
+                    records.extend(batch)
+            return records
+        finally:
+            consumer.close()
+
+    def recommendations(self) -> list[Recommendation]:
+        return [
+            decode_json(record.value, Recommendation)
+            for record in self.read(self.topics.recommendations)
+            if record.value
+        ]
+
+    def applied(self) -> dict[str, int]:
+        """Events in each user's last changelog record."""
+        model, profile = self.settings.model, self.settings.profile
+        layout = RecordLayout(
+            model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
+        )
+        last: dict[str, bytes | None] = {}
+        for record in self.read(self.topics.profiles):
+            last[record.key.decode()] = record.value
+        users = [user for user, payload in last.items() if payload]
+        records, _ = split_tails(layout, [payload for payload in last.values() if payload])
+        return dict(zip(users, records["events"].tolist(), strict=True))
+
+    def wait_applied(self, total: int) -> None:
+        wait_until(f"{total} events applied", lambda: sum(self.applied().values()) >= total)
+
+
+def make_events(users: int, each: int, start: int = 0, name: str = "e") -> list[Event]:
+    """Events of several users, one after another in time, each liking items of one kind."""
+    return [
+        Event(
+            event_id=f"{name}-{user}-{number}",
+            user_id=f"user-{user}",
+            item_id=f"item-{(user % 2) * (ITEMS // 2) + (number * 7 + user) % (ITEMS // 2)}",
+            action="rate",
+            ts=1_000_000.0 + number * 60.0 + user,
+            value=float(number % 5 + 1),
+        )
+        for number in range(start, start + each)
+        for user in range(users)
+    ]
+
+
+@pytest.fixture
+def deployment(
+    kafka: Any, topics: str, tiny_language_model: Path, tmp_path: Path
+) -> Iterator[Deployment]:
+    """Topics, catalogue and a serving first release; workers are started by the test."""
+    environment = {
+        **os.environ,
+        "DRIFTLINE_BROKER__BOOTSTRAP": kafka.bootstrap,
+        "DRIFTLINE_TOPICS__PREFIX": topics,
+        "DRIFTLINE_MODEL__BASE": str(tiny_language_model),
+        "DRIFTLINE_MODEL__DIM": "16",
+        "DRIFTLINE_MODEL__HIDDEN": "16",
+        "DRIFTLINE_MODEL__LORA_RANK": "2",
+        "DRIFTLINE_SERVING__GROUP": f"workers-{topics}",
+        "DRIFTLINE_SERVING__USER_INTERVAL_S": "0",
+        "DRIFTLINE_SERVING__SESSION_TIMEOUT_S": "6",
+        "DRIFTLINE_SERVING__CATALOGUE_WAIT_S": "0.5",
+        "DRIFTLINE_SERVING__PREQUENTIAL_SHARE": "1.0",
+        "DRIFTLINE_STORE__DIRECTORY": str(tmp_path / "data"),
+        "DRIFTLINE_STORE__RELEASES": str(tmp_path / "releases"),
+    }
+    before = {name: os.environ.get(name) for name in environment if name.startswith("DRIFTLINE_")}
+    os.environ.update(environment)
+    try:
+        settings = load_settings()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    items = [
+        Item(f"item-{number}", f"{kind} number {number}", tags=[kind])
+        for number in range(ITEMS)
+        for kind in ["tale" if number < ITEMS // 2 else "song"]
+    ]
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=5)
+    made = Deployment(settings, environment, tmp_path, items, Topics.under(topics), producer)
+    for item in items:
+        producer.send(made.topics.items, key=item.item_id.encode(), value=encode(item))
+    made.announce(bootstrap_release(settings, items, made.store).release_id)
+    try:
+        yield made
+    finally:
+        for worker in made.workers:
+            if worker.process.poll() is None:
+                worker.kill()
+        producer.close()
+
+
+@pytest.fixture(name="make_events")
+def make_events_fixture() -> Callable[..., list[Event]]:
+    """`make_events`, for tests, which cannot import this file."""
+    return make_events
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    """`wait_until`, likewise."""
+    return wait_until
