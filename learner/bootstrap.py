@@ -15,12 +15,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from learner.catalogue import Catalogue, make_catalogue
 from learner.language import LanguageModel, pick_device
 from learner.sampling import ActionWeights
+from learner.text_cache import save_text
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, base_sha256
 from profiles.errors import LearnerError
@@ -163,8 +165,10 @@ def bootstrap_from(
     *,
     sequence: int = 1,
     created_at: float | None = None,
+    keep_text: Path | None = None,
 ) -> Manifest:
-    """`bootstrap_release` for a catalogue that is already frozen."""
+    """`bootstrap_release` for a catalogue that is already frozen; its text vectors are kept in
+    the directory `keep_text` for the first round."""
     if not len(catalogue):
         raise LearnerError(
             "there is no first release without a catalogue: the items topic is empty; produce "
@@ -177,9 +181,12 @@ def bootstrap_from(
     head = bootstrap_head(text, head_shape(settings, text.shape[1]), names, settings.learner.seed)
     made_at = time.time() if created_at is None else created_at
     manifest = new_manifest(settings, head.shape, sequence, None, made_at)
-    return publish_release(
+    finished = publish_release(
         settings, store, manifest, head, bootstrap_table(head, catalogue, text), language
     )
+    if keep_text is not None:
+        save_text(keep_text, finished.release_id, catalogue, text)
+    return finished
 
 
 def expected_release(settings: Settings) -> Expected:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from learner.catalogue import Catalogue
 from learner.sampling import ActionWeights, Segment, known_part, to_sequence
-from profiles.evaluation import Bools, Ints, Ranking, gains, prequential, summarise
+from profiles.evaluation import Bools, Ints, Ranking, UserSequence, gains, prequential, summarise
 from profiles.head import Floats, Head, embed_items
 from profiles.release import ItemTable
 
@@ -93,6 +93,15 @@ def make_exam(segments: Sequence[Segment], catalogue: Catalogue, actions: Action
             rows.append(found)
             wanted.append(ask)
     return Exam(tuple(kept), tuple(rows), tuple(wanted))
+
+
+def known_rows(segment: Segment, table: ItemTable, last: int) -> UserSequence:
+    """The last events of a segment whose items a release knows, by row of its item table."""
+    order = np.argsort(table.keys, kind="stable")
+    place = np.searchsorted(table.keys, segment.items, sorter=order).clip(max=len(order) - 1)
+    rows = order[place]
+    kept = np.flatnonzero(table.keys[rows] == segment.items)[-last:]
+    return UserSequence(rows[kept], segment.actions[kept], segment.values[kept], segment.ts[kept])
 
 
 def sit(model: Model, exam: Exam) -> list[Ints]:

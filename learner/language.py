@@ -4,9 +4,9 @@ Rank, alpha and targets never change across releases, so that a worker can alway
 adapter beside the last.  The base's dropout stays off even in training: the adapter is small and
 gets few steps, and the noise bought nothing.
 
-Trap: `save_pretrained` looks the base up on the hub unless told not to save embeddings; it writes `target_modules` from a set, in hash order, and the local path of the base
-model; `save` rewrites the config sorted and with the settings' name, so that equal adapters are
-equal bytes on every machine.
+Traps: PEFT's `save_pretrained` looks the base up on the hub unless told not to save embeddings;
+it writes `target_modules` from a set, in hash order, and the local path of the base model.  `save`
+rewrites the config sorted and with the settings' name, so that equal adapters are equal bytes.
 """
 
 from __future__ import annotations

@@ -64,6 +64,11 @@ class UserHistory:
         total, first, last = HISTORY_HEAD.unpack_from(payload)
         return cls(total, first, last, np.frombuffer(payload, EVENT, offset=HISTORY_HEAD.size))
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that `to_bytes` gives."""
+        return HISTORY_HEAD.size + self.events.nbytes
+
     def skipped(self) -> int:
         """Events of the user that are older than those held."""
         return self.total - len(self.events)
@@ -102,6 +107,14 @@ def example_from_bytes(payload: bytes) -> tuple[Segment, int]:
     user, skipped, first_target, period = EXAMPLE_HEAD.unpack_from(payload)
     events = np.frombuffer(payload, EVENT, offset=EXAMPLE_HEAD.size)
     return to_segment(user, skipped, first_target, events), period
+
+
+def orders_of_example(payload: bytes | None) -> list[int]:
+    """Arrival numbers of an example's events."""
+    if payload is None:
+        return []
+    orders: list[int] = np.frombuffer(payload, EVENT, offset=EXAMPLE_HEAD.size)["order"].tolist()
+    return orders
 
 
 def largest_example(length: int) -> int:

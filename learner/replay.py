@@ -1,12 +1,11 @@
 """What the learner remembers, on disk: recent histories, past examples, and how far it has read.
 
-    h <user>          history: the user's last `HISTORY_EVENTS` events
-    t <arrival no.>   which user's history was touched last then: order of eviction, and "fresh"
-    r <slot>          training reservoir: examples of earlier rounds, for replay
-    q <slot>          exam reservoir: held-out examples of earlier rounds, never trained on
+    h t                     histories (learner/histories.py)
+    r <slot>                training reservoir: examples of earlier rounds, for replay
+    q <slot>                exam reservoir: held-out examples, never trained on
     x <user> <r|q> <slot>   where a user's examples are, for erasure
     o <topic/partition>     next input offset
-    m                 counters, random states, what is fresh
+    m                       counters, random states, what is fresh
 
 One WriteBatch holds the events, their offsets and all that follows from them, so a killed learner
 resumes exactly: an offset or an event id that was seen is skipped.  Users are pseudonyms
@@ -28,23 +27,22 @@ import numpy as np
 from rocksdict import WriteBatch
 
 from learner.disk import Disk, new_batch
+from learner.histories import Histories
 from learner.records import (
     EVENT,
-    EXAMPLE_HEAD,
-    HISTORY_HEAD,
     Events,
     Row,
     UserHistory,
     example_from_bytes,
     example_to_bytes,
     largest_example,
+    orders_of_example,
     to_segment,
 )
-from learner.reservoir import USER, Reservoir
+from learner.reservoir import Reservoir
 from learner.sampling import Segment
 from profiles.errors import LearnerError
 
-HISTORY_EVENTS = 200
 HISTORY_SHARE = 0.5
 EXAM_SHARE = 0.05
 EVICT_USERS = 64
@@ -75,30 +73,34 @@ class ReplayBuffer:
         seed: int,
         actions: Sequence[str],
     ) -> None:
-        self._db = Disk(directory)
-        saved = self._db.get(META)
+        self._disk = Disk(directory)
+        saved = self._disk.get(META)
+        # Any: JSON of our own making.
         meta: dict[str, Any] = json.loads(saved) if saved else {}
         if meta and meta["actions"] != list(actions):
-            self._db.close()
+            self._disk.close()
             raise LearnerError(
                 f"replay buffer {str(directory)!r} numbers the actions {meta['actions']}, the "
                 f"settings {list(actions)}; restore the settings, or move the buffer away to "
                 "learn anew"
             )
         self._actions = list(actions)
-        self._length = sequence_length
+        self._half = max(sequence_length // 2, 1)
         self._history_bound = int(buffer_bytes * HISTORY_SHARE)
         exam_bytes = int(buffer_bytes * EXAM_SHARE)
         past_bytes = buffer_bytes - self._history_bound - exam_bytes
-        largest = largest_example(sequence_length)
-        self.past = Reservoir(b"r", self._db, past_bytes, largest, seed, meta.get("r"))
-        self.exams = Reservoir(b"q", self._db, exam_bytes, largest, seed + 1, meta.get("q"))
-        self._example_bytes = largest
+        self._example_bytes = largest_example(sequence_length)
+        self.histories = Histories(self._disk, int(meta.get("history_bytes", 0)))
+        self.past = Reservoir(
+            b"r", self._disk, past_bytes, self._example_bytes, seed, meta.get("r")
+        )
+        self.exams = Reservoir(
+            b"q", self._disk, exam_bytes, self._example_bytes, seed + 1, meta.get("q")
+        )
         self.next_order = int(meta.get("next_order", 1))
         self.learned = int(meta.get("learned", 1))
         self.fresh_events = int(meta.get("fresh", 0))
         self.rounds = int(meta.get("rounds", 0))
-        self._history_bytes = int(meta.get("history_bytes", 0))
         self._graduating: dict[str, Any] | None = meta.get("graduating")
         self._releases: list[tuple[str, int]] = [(r, int(n)) for r, n in meta.get("releases", [])]
         trimmed = new_batch()
@@ -109,18 +111,30 @@ class ReplayBuffer:
 
     def close(self) -> None:
         """Flush and let go of the directory."""
-        self._db.close()
+        self._disk.close()
 
     @property
     def size_bytes(self) -> int:
         """Payload held, at most: histories exactly, examples at their largest."""
-        return self._history_bytes + (self.past.held + self.exams.held) * self._example_bytes
+        return self.histories.held_bytes + (self.past.held + self.exams.held) * self._example_bytes
 
     def offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Next input offset of each partition; partitions never read are absent."""
         wanted = list(partitions)
-        found = self._db.get_many([_offset_key(topic, p) for p in wanted])
+        found = self._disk.get_many([_offset_key(topic, p) for p in wanted])
         return {p: int(v) for p, v in zip(wanted, found, strict=True) if v is not None}
+
+    @property
+    def held_events(self) -> int:
+        """Events held, about: those of histories, and examples as if they were full."""
+        examples = self.past.held + self.exams.held
+        return self.histories.held_bytes // EVENT.itemsize + examples * self._half
+
+    def forget_offset(self, topic: str, partition: int) -> None:
+        """The partition's log was made anew: its offsets begin again."""
+        batch = new_batch()
+        batch.delete(_offset_key(topic, partition))
+        self._write(batch)
 
     def ingest(self, topic: str, rows: Sequence[Row], next_offsets: Mapping[int, int]) -> int:
         """Take events and, with them, the partitions' next offsets, in one write.
@@ -136,49 +150,25 @@ class ReplayBuffer:
                 self.next_order += 1
         batch = new_batch()
         added = 0
-        keys = [_history_key(user) for user in users]
-        for (user, arrived), payload in zip(users.items(), self._db.get_many(keys), strict=True):
-            added += self._append(batch, user, arrived, payload)
+        histories = self.histories.read(list(users))
+        for (user, arrived), history in zip(users.items(), histories, strict=True):
+            appended = self.histories.append(batch, user, history, arrived)
+            added += appended.added
+            # What a full history lets go without having been fresh in a round becomes examples.
+            waiting = int(np.searchsorted(appended.dropped["order"], self.learned))
+            self._make_examples(
+                batch, self.past, user, appended.skipped, appended.dropped, waiting, 0
+            )
+            self.fresh_events -= len(appended.dropped) - waiting
         self.fresh_events += added
         for partition, offset in next_offsets.items():
             if offset > stored.get(partition, -1):
                 batch.put(_offset_key(topic, partition), str(offset).encode())
         self._write(batch)
-        while self._history_bytes > self._history_bound:
+        while self.histories.held_bytes > self._history_bound:
             if not self._evict():
                 break
         return added
-
-    def _append(
-        self, batch: WriteBatch, user: int, arrived: Sequence[tuple[int, Row]], old: bytes | None
-    ) -> int:
-        empty = UserHistory(0, arrived[0][0], 0, np.zeros(0, EVENT))
-        history = UserHistory.from_bytes(old) if old else empty
-        known = set(history.events["event_id"].tolist())
-        new: list[tuple[int, int, float, int, float, int]] = []
-        for order, row in arrived:
-            if row.event_id not in known:
-                known.add(row.event_id)
-                new.append((order, row.item, row.ts, row.event_id, row.value, row.action))
-        if not new:
-            return 0
-        events = np.concatenate([history.events, np.array(new, EVENT)])
-        spare = len(events) - HISTORY_EVENTS
-        if spare > 0:
-            waiting = np.flatnonzero(events["order"][:spare] >= self.learned)
-            if len(waiting):
-                first = int(waiting[0])
-                skipped = history.skipped()
-                self._make_examples(batch, self.past, user, skipped, events[:spare], first, 0)
-            events = events[spare:]
-        grown = UserHistory(history.total + len(new), history.first_order, new[-1][0], events)
-        payload = grown.to_bytes()
-        batch.put(_history_key(user), payload)
-        if old is not None:
-            batch.delete(_touch_key(history.last_order))
-        batch.put(_touch_key(grown.last_order), USER.pack(user))
-        self._history_bytes += len(payload) - (len(old) if old else 0)
-        return len(new)
 
     def _make_examples(
         self,
@@ -191,16 +181,15 @@ class ReplayBuffer:
         period: int,
     ) -> None:
         """Cut events[first:] into examples of half a window of targets after half of context."""
-        half = max(self._length // 2, 1)
-        for start in range(first, len(events), half):
-            begin = max(0, start - half)
-            part = events[begin : start + half]
+        for start in range(first, len(events), self._half):
+            begin = max(0, start - self._half)
+            part = events[begin : start + self._half]
             into.offer(batch, example_to_bytes(user, skipped + begin, start - begin, period, part))
 
     def fresh(self) -> list[Segment]:
         """Every user's fresh events, with their context, in the order of last activity."""
         found: list[Segment] = []
-        for user, history in self._touched_since(self.learned):
+        for user, history in self.histories.active_since(self.learned):
             first = int(np.searchsorted(history.events["order"], self.learned))
             if first < len(history.events):
                 found.append(to_segment(user, history.skipped(), first, history.events))
@@ -208,7 +197,7 @@ class ReplayBuffer:
 
     def replay(self, events: int, rng: np.random.Generator) -> list[Segment]:
         """Past examples holding about `events` targets, drawn uniformly."""
-        count = max(events // max(self._length // 2, 1), 1) * 2
+        count = max(events // self._half, 1) * 2
         return [example_from_bytes(example)[0] for example in self.past.sample(count, rng)]
 
     def exam_periods(self) -> dict[int, list[Segment]]:
@@ -221,13 +210,9 @@ class ReplayBuffer:
 
     def context(self, users: Sequence[int]) -> list[Segment]:
         """Histories of some users as segments without targets; unknown users are left out."""
-        found = self._db.get_many([_history_key(user) for user in users])
-        histories = [
-            (user, UserHistory.from_bytes(payload))
-            for user, payload in zip(users, found, strict=True)
-            if payload is not None
-        ]
-        return [to_segment(u, h.skipped(), len(h.events), h.events) for u, h in histories]
+        read = zip(users, self.histories.read(users), strict=True)
+        held = [(user, history) for user, history in read if history is not None]
+        return [to_segment(u, h.skipped(), len(h.events), h.events) for u, h in held]
 
     def finish_round(self, upto: int, border: tuple[float, int], period: int) -> None:
         """The events before arrival number `upto` are no longer fresh: they become examples.
@@ -241,9 +226,8 @@ class ReplayBuffer:
             "border": [border[0], border[1]], "period": period,
         }  # fmt: skip
         self.learned, self.rounds = upto, self.rounds + 1
-        self.fresh_events = sum(
-            int((history.events["order"] >= upto).sum()) for _, history in self._touched_since(upto)
-        )
+        later = self.histories.active_since(upto)
+        self.fresh_events = sum(int((h.events["order"] >= upto).sum()) for _, h in later)
         self._write(new_batch())
         self._graduate()
 
@@ -251,7 +235,7 @@ class ReplayBuffer:
         work = self._graduating
         while work is not None:
             batch = new_batch()
-            slice_ = list(self._touched_since(work["cursor"], GRADUATE_USERS))
+            slice_ = list(self.histories.active_since(work["cursor"], GRADUATE_USERS))
             for user, history in slice_:
                 self._graduate_user(batch, user, history, work)
                 work["cursor"] = history.last_order + 1
@@ -277,27 +261,12 @@ class ReplayBuffer:
         if cut < len(events):
             self._make_examples(batch, self.exams, user, skipped, events, cut, work["period"])
 
-    def _touched_since(
-        self, order: int, limit: int | None = None
-    ) -> Iterable[tuple[int, UserHistory]]:
-        users: list[int] = []
-        for _, value in self._db.scan(b"t", _touch_key(order)):
-            if limit is not None and len(users) >= limit:
-                break
-            users.append(USER.unpack(value)[0])
-        for start in range(0, len(users), GRADUATE_USERS):
-            some = users[start : start + GRADUATE_USERS]
-            found = self._db.get_many([_history_key(user) for user in some])
-            for user, payload in zip(some, found, strict=True):
-                if payload is not None:
-                    yield user, UserHistory.from_bytes(payload)
-
     def _evict(self) -> bool:
         """Drop the histories of the least recently active users; their fresh events are kept as
         examples.  Returns: whether there was one to drop."""
         batch = new_batch()
         dropped = False
-        for user, history in list(self._touched_since(0, EVICT_USERS)):
+        for user, history in list(self.histories.active_since(0, EVICT_USERS)):
             first = int(np.searchsorted(history.events["order"], self.learned))
             waiting = len(history.events) - first
             if waiting:
@@ -305,11 +274,9 @@ class ReplayBuffer:
                     batch, self.past, user, history.skipped(), history.events, first, 0
                 )
                 self.fresh_events -= waiting
-            batch.delete(_history_key(user))
-            batch.delete(_touch_key(history.last_order))
-            self._history_bytes -= HISTORY_HEAD.size + history.events.nbytes
+            self.histories.delete(batch, user, history)
             dropped = True
-            if self._history_bytes <= self._history_bound:
+            if self.histories.held_bytes <= self._history_bound:
                 break
         self._write(batch)
         return dropped
@@ -327,35 +294,24 @@ class ReplayBuffer:
         """
         report: dict[int, tuple[dict[str, int], list[str]]] = {}
         batch = new_batch()
-        for user in dict.fromkeys(users):
-            counts = {"history_events": 0, "replay_examples": 0, "exam_examples": 0}
-            first_order: int | None = None
-            payload = self._db.get(_history_key(user))
-            if payload is not None:
-                history = UserHistory.from_bytes(payload)
-                first_order = history.first_order
-                counts["history_events"] = len(history.events)
+        distinct = list(dict.fromkeys(users))
+        for user, history in zip(distinct, self.histories.read(distinct), strict=True):
+            orders: list[int] = []
+            if history is not None:
+                orders.append(history.first_order)
                 self.fresh_events -= int((history.events["order"] >= self.learned).sum())
-                self._history_bytes -= len(payload)
-                batch.delete(_history_key(user))
-                batch.delete(_touch_key(history.last_order))
+                self.histories.delete(batch, user, history)
+            removed = {"history_events": 0 if history is None else len(history.events)}
             for reservoir, name in ((self.past, "replay_examples"), (self.exams, "exam_examples")):
-                prefix = reservoir.index_prefix(user)
-                for key, _ in list(self._db.scan(prefix)):
-                    slot = int.from_bytes(key[len(prefix) :], "big")
-                    example = self._db.get(reservoir.name + key[len(prefix) :]) or b""
-                    orders = np.frombuffer(example, EVENT, offset=EXAMPLE_HEAD.size)["order"]
-                    oldest = int(orders.min())
-                    first_order = oldest if first_order is None else min(first_order, oldest)
-                    reservoir.remove(batch, slot)
-                    counts[name] += 1
-            built_on = [
-                release for release, upto in self._releases
-                if first_order is not None and first_order < upto
-            ]  # fmt: skip
-            report[user] = (counts, built_on)
+                slots = reservoir.slots_of(user)
+                removed[name] = len(slots)
+                for slot in slots:
+                    orders += orders_of_example(reservoir.remove(batch, slot))
+            oldest = min(orders, default=None)
+            built_on = [r for r, upto in self._releases if oldest is not None and oldest < upto]
+            report[user] = (removed, built_on)
         self._write(batch)
-        self._db.purge()
+        self._disk.purge()
         return report
 
     def _write(self, batch: WriteBatch) -> None:
@@ -365,24 +321,16 @@ class ReplayBuffer:
             "learned": self.learned,
             "fresh": self.fresh_events,
             "rounds": self.rounds,
-            "history_bytes": self._history_bytes,
+            "history_bytes": self.histories.held_bytes,
             "graduating": self._graduating,
             "releases": self._releases,
             "r": self.past.state(),
             "q": self.exams.state(),
         }
         batch.put(META, json.dumps(meta).encode())
-        self._db.write(batch)
+        self._disk.write(batch)
         self.past.written()
         self.exams.written()
-
-
-def _history_key(user: int) -> bytes:
-    return b"h" + USER.pack(user)
-
-
-def _touch_key(order: int) -> bytes:
-    return b"t" + order.to_bytes(8, "big")
 
 
 def _offset_key(topic: str, partition: int) -> bytes:

@@ -27,6 +27,7 @@ class Store(Protocol):
 
     def get(self, key: bytes) -> bytes | None: ...
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class Batch(Protocol):
@@ -91,10 +92,16 @@ class Reservoir:
         self._pending[slot] = example
         self.held += 1
 
-    def remove(self, batch: Batch, slot: int) -> None:
-        """Empty one slot."""
-        self._clear(batch, slot)
+    def remove(self, batch: Batch, slot: int) -> bytes | None:
+        """Empty one slot.  Returns: what was in it."""
+        old = self._clear(batch, slot)
         self._pending[slot] = None
+        return old
+
+    def slots_of(self, user: int) -> list[int]:
+        """Where a user's examples are."""
+        prefix = b"x" + USER.pack(user) + self.name
+        return [SLOT.unpack(key[len(prefix) :])[0] for key, _ in self._db.scan(prefix)]
 
     def trim(self, batch: Batch) -> None:
         """Empty the slots that a lowered byte bound leaves outside."""
@@ -117,20 +124,17 @@ class Reservoir:
         for start in range(0, used, 256):
             yield from (e for e in self._read(range(start, min(start + 256, used))) if e)
 
-    def index_prefix(self, user: int) -> bytes:
-        """Prefix of the index entries of a user's examples; the slot follows."""
-        return b"x" + USER.pack(user) + self.name
-
     def _read(self, slots: Sequence[int]) -> list[bytes | None]:
         return self._db.get_many([self._key(slot) for slot in slots])
 
-    def _clear(self, batch: Batch, slot: int) -> None:
+    def _clear(self, batch: Batch, slot: int) -> bytes | None:
         known = slot in self._pending
         old = self._pending[slot] if known else self._db.get(self._key(slot))
         if old is not None:
             batch.delete(self._key(slot))
             batch.delete(self._index_key(old[:8], slot))
             self.held -= 1
+        return old
 
     def _key(self, slot: int) -> bytes:
         return self.name + SLOT.pack(slot)

@@ -21,9 +21,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from learner.bootstrap import new_manifest, publish_release
 from learner.catalogue import Catalogue
@@ -41,6 +38,7 @@ from learner.gate import Decision, Evidence, decide
 from learner.replay import ReplayBuffer, is_exam_user
 from learner.round_types import Candidate, Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment, before_border, holdout_border, is_held_out
+from learner.text_cache import load_text, save_text
 from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
@@ -234,34 +232,6 @@ def item_counts(
     new = np.concatenate(found) if found else np.zeros(0, np.int64)
     counted = np.bincount(new[new >= 0], minlength=len(catalogue))
     return before, (before + counted).astype(np.float32)
-
-
-def load_text(directory: Path, release_id: str, catalogue: Catalogue, width: int) -> Floats | None:
-    """Text vectors kept from the parent's making; rows of new texts are NaN; None if not kept."""
-    path = directory / f"text-{release_id}.safetensors"
-    try:
-        kept = load_tensors(path.read_bytes())
-        keys, vectors = kept["text_keys"].view(np.uint64), kept["vectors"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-    found = np.full((len(catalogue), width), np.nan, np.float32)
-    row = {key: at for at, key in enumerate(keys.tolist())}
-    for at, key in enumerate(catalogue.text_keys.tolist()):
-        if key in row and vectors.shape[1:] == (width,):
-            found[at] = vectors[row[key]]
-    return found
-
-
-def save_text(directory: Path, release_id: str, catalogue: Catalogue, text: Floats) -> None:
-    """Keep the text vectors of a release; those of older ones go."""
-    path = directory / f"text-{release_id}.safetensors"
-    payload = save_tensors(
-        {"text_keys": catalogue.text_keys.view(np.int64), "vectors": np.ascontiguousarray(text)}
-    )
-    write_atomically(path, payload)
-    kept = sorted(directory.glob("text-*.safetensors"), key=lambda file: file.stat().st_mtime)
-    for old in kept[:-2]:
-        old.unlink(missing_ok=True)
 
 
 def _held_part(segment: Segment, border: tuple[float, int]) -> Segment:

@@ -103,7 +103,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     context: Context | None = None
 
 
-class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an item is recommended.
 
     `kind` is ``history`` (a past event whose item is close: `item_id`, `title`), ``tag`` (a tag
@@ -118,7 +118,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     tag: str | None = None
 
 
-class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True):
+class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One recommended item.  `propensity` is the probability with which policy chose it."""
 
     item_id: str

@@ -129,6 +129,12 @@ class WorkerMetrics:
             registry=registry,
         )
         self.ready = Gauge("driftline_ready", "1 when this worker serves", registry=registry)
+        self.loop_lag = Histogram(
+            "driftline_event_loop_lag_seconds",
+            "How late the event loop woke from a timed sleep: what blocks it shows here",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
         self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
         self.stores_quarantined = Counter(
             "driftline_stores_quarantined",

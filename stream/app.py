@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import tempfile
@@ -55,6 +56,7 @@ log = get_logger("stream.app")
 
 STOP_WITHIN_S = 18.0
 FLUSH_EVERY_S = 0.05
+LOOK_EVERY_S = 0.02
 MAX_INSTANCES = 64
 EXIT_STALLED = 75
 
@@ -67,6 +69,9 @@ def run_worker(settings: Settings, instance: str | None = None) -> None:
             that no other worker on this machine holds.
     Raises: DriftlineError for anything that an operator can put right.
     """
+    # A chunk makes thousands of objects that die with it; looking for cycles among them at every
+    # 700th costs a seventh of the event path.
+    gc.set_threshold(50_000, 20, 100)
     with _instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory).run())
 
@@ -314,7 +319,9 @@ class _Process:
             if reason != told:
                 told = reason
                 log.info("ready" if reason is None else "not ready", reason=reason, http=port)
-            await asyncio.sleep(0.1)
+            asleep = time.perf_counter()
+            await asyncio.sleep(LOOK_EVERY_S)
+            metrics.loop_lag.observe(max(0.0, time.perf_counter() - asleep - LOOK_EVERY_S))
 
     async def _guard(self, work: Any) -> None:
         try:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from profiles.catalog import Catalog, Rows
 from profiles.config import ServingSettings
 from profiles.events import (
+    Item,
     Reason,
     Recommendation,
     Request,
@@ -23,7 +24,6 @@ from profiles.events import (
     encode,
     output_id,
 )
-from profiles.head import Floats
 from profiles.scoring import Ranked, history_shares, recommend
 from profiles.space import Space
 from profiles.state import Records, read_history
@@ -98,39 +98,37 @@ class Recommender:
     ) -> list[bytes]:
         history_rows = self._history_rows(records, space)
         columns, weights = history_shares(ranked, history_rows, space, self.settings.reasons)
-        named = records["release"] == space.key
-        messages = []
-        for at, (user, cause) in enumerate(zip(users, causes, strict=True)):
-            items = [
-                self._item(
-                    int(row), float(score), history_rows[at], columns[at, rank], weights[at, rank]
-                )
-                for rank, (row, score) in enumerate(
-                    zip(ranked.rows[at].tolist(), ranked.scores[at].tolist(), strict=True)
-                )
-                if row >= 0
-            ]
-            messages.append(
-                encode(
-                    Recommendation(
-                        output_id=output_id(
-                            cause.topic_id, cause.partition, cause.offset, space.release_id
-                        ),
-                        user_id=user,
-                        items=items,
-                        release_id=space.release_id,
-                        profile_release_id=space.release_id if named[at] else "mixed",
-                        profile_version=int(records["revision"][at]),
-                        cause=cause.kind,
-                        cause_id=cause.cause_id,
-                        cause_partition=cause.partition,
-                        cause_offset=cause.offset,
-                        produced_at=now_s,
-                        event_ts=cause.event_ts,
-                    )
+        # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
+        past_rows = np.take_along_axis(history_rows[:, None, :], columns, axis=2).tolist()
+        shares = np.round(weights, 4).tolist()
+        rows, scores = ranked.rows.tolist(), np.round(ranked.scores.astype(np.float64), 5).tolist()
+        in_space = (records["release"] == space.key).tolist()
+        versions = records["revision"].tolist()
+        return [
+            encode(
+                Recommendation(
+                    output_id(cause.topic_id, cause.partition, cause.offset, space.release_id),
+                    user,
+                    [
+                        self._item(row, score, *why)
+                        for row, score, *why in zip(
+                            rows[at], scores[at], past_rows[at], shares[at], strict=True
+                        )
+                        if row >= 0
+                    ],
+                    space.release_id,
+                    space.release_id if in_space[at] else "mixed",
+                    versions[at],
+                    cause.kind,
+                    cause.cause_id,
+                    cause.partition,
+                    cause.offset,
+                    now_s,
+                    cause.event_ts,
                 )
             )
-        return messages
+            for at, (user, cause) in enumerate(zip(users, causes, strict=True))
+        ]
 
     def _history_rows(self, records: Records, space: Space) -> Rows:
         history = read_history(records)
@@ -140,18 +138,25 @@ class Recommender:
         return usable
 
     def _item(
-        self, row: int, score: float, history: Rows, columns: Rows, weights: Floats
+        self, row: int, score: float, past_rows: list[int], shares: list[float]
     ) -> ScoredItem:
-        item = self.catalog.items[row]
+        items = self.catalog.items
+        item = items[row]
         reasons = []
-        for column, weight in zip(columns.tolist(), weights.tolist(), strict=True):
-            if weight <= 0.0:
-                continue
-            past = self.catalog.items[int(history[column])]
-            shared = next((tag for tag in item.tags if tag in past.tags), None)
-            reasons.append(
-                Reason("history", round(weight, 4), past.item_id, past.title or None, shared)
-            )
-        if not reasons:
-            reasons.append(Reason("popular", 1.0))
-        return ScoredItem(item.item_id, round(score, 5), item.title, reasons)
+        for past_row, share in zip(past_rows, shares, strict=True):
+            if share > 0.0:
+                past = items[past_row]
+                reasons.append(
+                    Reason("history", share, past.item_id, past.title, _shared_tag(item, past))
+                )
+        return ScoredItem(item.item_id, score, item.title, reasons or _POPULAR)
+
+
+_POPULAR = [Reason("popular", 1.0)]
+
+
+def _shared_tag(item: Item, past: Item) -> str | None:
+    for tag in item.tags:
+        if tag in past.tags:
+            return tag
+    return None

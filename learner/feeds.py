@@ -1,0 +1,242 @@
+"""What the learner reads: behaviour events into the buffer, and the topics it reads whole.
+
+`EventFeed` follows the events with offsets of its own: those in the replay buffer, written with
+the events themselves, win over the group's.  The group's are committed all the same, so that lag
+tools see the learner.  `BoardFeed` reads items, releases and erasures from their beginning, in no
+group, at every start: together they are what the learner knows besides events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+
+from learner.catalogue import CatalogueFeed
+from learner.kafka_edge import Record, end_offsets, open_consumer, partitions_of, poll
+from learner.records import Row
+from learner.release_log import ReleaseBoard
+from learner.replay import ReplayBuffer
+from learner.sampling import ActionWeights
+from profiles.config import Settings
+from profiles.errors import BadMessage
+from profiles.events import check_key, decode_erasure, decode_event, decode_item, key64
+from profiles.logs import get_logger
+from profiles.metrics import LearnerMetrics
+from profiles.topics import Topics
+
+log = get_logger("learner.feeds")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingErasure:
+    """A request to forget a user, and where it stands in its topic."""
+
+    erasure_id: str
+    user_id: str
+    partition: int
+    offset: int
+
+    @property
+    def user(self) -> int:
+        return key64(self.user_id)
+
+
+class BoardFeed:
+    """Catalogue, releases and erasures, read whole.  Raises at start: BrokerError, TopicError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.topics = Topics.under(settings.topics.prefix)
+        self.catalogue = CatalogueFeed()
+        self.board = ReleaseBoard()
+        self.erased_at_ms: dict[int, int] = {}
+        self.erasures: list[PendingErasure] = []
+        self.last_item_s = time.monotonic()
+        self._consumer = open_consumer(settings)
+        wanted = (self.topics.items, self.topics.releases, self.topics.erasures)
+        timeout_s = settings.broker.connect_timeout_s
+        self._partitions = [
+            tp for topic in wanted for tp in partitions_of(self._consumer, topic, timeout_s)
+        ]
+        self._consumer.assign(self._partitions)
+        self._consumer.seek_to_beginning(*self._partitions)
+        self._ends = end_offsets(self._consumer, self._partitions)
+        self._caught_up = False
+
+    @property
+    def erasure_partitions(self) -> list[int]:
+        return [tp.partition for tp in self._partitions if tp.topic == self.topics.erasures]
+
+    def is_caught_up(self) -> bool:
+        """Whether everything that stood in the topics at the start has been read."""
+        if not self._caught_up:
+            self._caught_up = all(
+                self._consumer.position(tp) >= end for tp, end in self._ends.items()
+            )
+        return self._caught_up
+
+    def poll(self, timeout_ms: int) -> None:
+        """Take in what has arrived."""
+        for tp, records in poll(self._consumer, timeout_ms).items():
+            for record in records:
+                if tp.topic == self.topics.items:
+                    self._take_item(record)
+                elif tp.topic == self.topics.releases:
+                    self.board.put_payload(record.value)
+                else:
+                    self._take_erasure(record)
+
+    def _take_item(self, record: Record) -> None:
+        self.last_item_s = time.monotonic()
+        if not record.value:
+            if record.key:
+                self.catalogue.remove(record.key.decode("utf-8", "replace"))
+            return
+        try:
+            self.catalogue.put(decode_item(record.value))
+        except BadMessage as error:
+            log.debug("item skipped", offset=record.offset, reason=error.reason)
+
+    def _take_erasure(self, record: Record) -> None:
+        try:
+            erasure = decode_erasure(record.value)
+            check_key(erasure.user_id)
+        except BadMessage as error:
+            log.debug("erasure skipped", offset=record.offset, reason=error.reason)
+            return
+        request = PendingErasure(
+            erasure.erasure_id, erasure.user_id, record.partition, record.offset
+        )
+        self.erased_at_ms[request.user] = max(
+            record.timestamp, self.erased_at_ms.get(request.user, 0)
+        )
+        self.erasures.append(request)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
+
+
+class EventFeed:
+    """Events into the replay buffer.  Raises at start: BrokerError, TopicError."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        buffer: ReplayBuffer,
+        metrics: LearnerMetrics,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.topic = Topics.under(settings.topics.prefix).events
+        self._buffer, self._metrics, self._clock_s = buffer, metrics, clock_s
+        self._max_ahead_s = settings.serving.max_ahead_s
+        self._max_bytes = settings.serving.max_message_bytes
+        names = ActionWeights.from_settings(settings.actions).names
+        self._actions = {name: at for at, name in enumerate(names)}
+        self._consumer: KafkaConsumer = open_consumer(settings, settings.learner.group)
+        self._partitions = partitions_of(
+            self._consumer, self.topic, settings.broker.connect_timeout_s
+        )
+        self._consumer.assign(self._partitions)
+        self._seek()
+
+    def _seek(self) -> None:
+        ends = end_offsets(self._consumer, self._partitions)
+        stored = self._buffer.offsets(self.topic, [tp.partition for tp in self._partitions])
+        for tp in self._partitions:
+            offset = stored.get(tp.partition)
+            if offset is not None and offset > ends[tp]:
+                # The log is shorter than what was read of it: it was deleted and made anew.
+                log.warning(
+                    "events topic was made anew; reading from its beginning",
+                    partition=tp.partition,
+                    stored=offset,
+                    end=ends[tp],
+                )
+                self._buffer.forget_offset(self.topic, tp.partition)
+                offset = None
+            if offset is None:
+                self._consumer.seek_to_beginning(tp)
+            else:
+                self._consumer.seek(tp, offset)
+
+    def poll(self, timeout_ms: int, erased_at_ms: Mapping[int, int]) -> list[Row]:
+        """Take one batch of events into the buffer.
+
+        `erased_at_ms`: users (pseudonyms) whose events up to a broker time are not to be read.
+        Returns: the rows that were read (some may have been in the buffer before).
+        """
+        found = poll(self._consumer, timeout_ms)
+        now_s = self._clock_s()
+        rows: list[Row] = []
+        next_offsets: dict[int, int] = {}
+        for tp, records in found.items():
+            for record in records:
+                try:
+                    rows.append(self._row(record, now_s, erased_at_ms))
+                except BadMessage as error:
+                    self._metrics.events_rejected.labels(error.reason).inc()
+            next_offsets[tp.partition] = records[-1].offset + 1
+        if next_offsets:
+            added = self._buffer.ingest(self.topic, rows, next_offsets)
+            self._metrics.events_consumed.inc(added)
+        return rows
+
+    def _row(self, record: Record, now_s: float, erased_at_ms: Mapping[int, int]) -> Row:
+        if record.value is not None and len(record.value) > self._max_bytes:
+            raise BadMessage("oversized", f"the event has {len(record.value)} bytes")
+        event = decode_event(record.value, now_s=now_s, max_ahead_s=self._max_ahead_s)
+        if record.key != check_key(event.user_id):
+            raise BadMessage("wrong-key", "the record's key is not its user_id")
+        action = self._actions.get(event.action)
+        if action is None:
+            raise BadMessage("unknown-action", f"action {event.action!r} has no weight")
+        user = key64(event.user_id)
+        if record.timestamp <= erased_at_ms.get(user, -1):
+            raise BadMessage("erased", "the user asked to be forgotten after this event")
+        return Row(
+            partition=record.partition,
+            offset=record.offset,
+            user=user,
+            item=key64(event.item_id),
+            action=action,
+            value=event.value or 0.0,
+            ts=event.ts,
+            event_id=key64(event.event_id),
+        )
+
+    def lag(self) -> int:
+        """Records between here and the end, as far as the last fetch knew."""
+        behind = 0
+        for tp in self._partitions:
+            end = self._consumer.highwater(tp)
+            if end is None:
+                # No fetch has answered yet: ask.
+                end = end_offsets(self._consumer, [tp])[tp]
+            behind += max(end - self._consumer.position(tp), 0)
+        return behind
+
+    def offsets(self) -> dict[str, int]:
+        """ "topic/partition" to the first offset not read."""
+        stored = self._buffer.offsets(self.topic, [tp.partition for tp in self._partitions])
+        return {f"{self.topic}/{partition}": offset for partition, offset in stored.items()}
+
+    def commit(self) -> None:
+        """Tell the group how far the buffer is; only lag tools read it, so a failure waits."""
+        stored = self._buffer.offsets(self.topic, [tp.partition for tp in self._partitions])
+        positions = {
+            TopicPartition(self.topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in stored.items()
+        }
+        try:
+            if positions:
+                self._consumer.commit(positions, timeout_ms=5_000)
+        except KafkaError as error:
+            log.warning("group offsets not committed", error=repr(error))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close(autocommit=False)

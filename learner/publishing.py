@@ -1,0 +1,306 @@
+"""Rounds as the service sees them: start one, resume one, announce what it came to.
+
+The order in which things become durable is what makes a kill harmless:
+
+    plan saved → round trained (checkpoints) → release in the store → outcome saved
+    → notices acknowledged → buffer says the events are learned → plan, outcome, checkpoint removed
+
+A learner that starts finds the last of these that was reached and goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaProducer
+
+from learner.bootstrap import bootstrap_from, expected_release
+from learner.checkpoint import write_atomically
+from learner.feeds import BoardFeed
+from learner.jobs import Job
+from learner.release_log import announce
+from learner.replay import ReplayBuffer
+from learner.round_types import Hooks, RoundCancelled
+from learner.rounds import (
+    Outcome,
+    Plan,
+    load_plan,
+    plan_round,
+    round_identity,
+    run_round,
+    save_plan,
+)
+from profiles.config import Settings
+from profiles.errors import LearnerError
+from profiles.events import ReleaseNotice
+from profiles.logs import get_logger
+from profiles.metrics import LearnerMetrics
+from profiles.registry import ReleaseStore
+from profiles.release import Manifest, Release, open_release, read_manifest
+from profiles.signing import check_signature, load_trusted
+
+log = get_logger("learner.rounds")
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """What a job came to, as saved before it is announced.  `number` 0 is the bootstrap."""
+
+    number: int
+    release_id: str
+    promote: bool
+    reason: str
+
+
+class Rounds:
+    """Owns the one job that may run, and the files that let it survive a kill."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        buffer: ReplayBuffer,
+        board: BoardFeed,
+        producer: KafkaProducer,
+        store: ReleaseStore,
+        directory: Path,
+        metrics: LearnerMetrics,
+    ) -> None:
+        self._settings, self._buffer, self._board = settings, buffer, board
+        self._producer, self._store, self._metrics = producer, store, metrics
+        self._directory = directory
+        self._plan_path = directory / "round" / "plan.msgpack"
+        self._outcome_path = directory / "round" / "outcome.json"
+        self._checkpoint_path = directory / "round" / "checkpoint.safetensors"
+        self._job: Job[Finished] | None = None
+        self._plan: Plan | None = None
+        self._plan_users: set[int] = set()
+        self._begun_s = 0.0
+        self.parent: Release | None = None
+
+    # -- the parent -----------------------------------------------------------------------------
+
+    def find_parent(self) -> bool:
+        """Open whatever serves now.  Returns: whether anything does.
+
+        Raises: ReleaseRefused when the serving release does not fit these settings.
+        """
+        notice = self._board.board.serving()
+        if notice is None:
+            return False
+        if self.parent is None or self.parent.release_id != notice.release_id:
+            directory = self._store.fetch(notice.release_id)
+            release = open_release(directory, expected_release(self._settings))
+            check_signature(release.manifest, load_trusted(self._settings.security.trusted_keys))
+            self.parent = release
+        return True
+
+    # -- starting -------------------------------------------------------------------------------
+
+    def is_busy(self) -> bool:
+        """Whether a job runs, or its result waits to be taken."""
+        return self._job is not None
+
+    def start_bootstrap(self) -> None:
+        """Make the first release from the catalogue as it is."""
+        catalogue = self._board.catalogue.snapshot()
+        sequence = self._board.board.next_sequence()
+        log.info("making the first release", items=len(catalogue))
+
+        def work(is_cancelled: Callable[[], bool]) -> Finished:
+            manifest = bootstrap_from(
+                self._settings,
+                catalogue,
+                self._store,
+                sequence=sequence,
+                keep_text=self._directory,
+            )
+            return self._save_outcome(Finished(0, manifest.release_id, True, "first release"))
+
+        self._start("bootstrap", work)
+
+    def resume(self) -> bool:
+        """Go on with what a killed learner left.  Returns: whether there was anything."""
+        plan = load_plan(self._plan_path)
+        if plan is None:
+            return False
+        fits = plan.number == self._buffer.rounds + 1
+        if fits and self.parent is not None and plan.parent_id == self.parent.release_id:
+            log.info("resuming a round", number=plan.number)
+            self._launch(plan)
+            return True
+        self._clear()
+        return False
+
+    def start_round(self, reason: str, offsets: dict[str, int]) -> None:
+        """Plan a round, write the plan down and train."""
+        assert self.parent is not None, "a round has a parent"
+        plan = plan_round(self._buffer, self.parent.manifest, self._settings, reason, offsets)
+        self._checkpoint_path.unlink(missing_ok=True)
+        save_plan(self._plan_path, plan)
+        log.info("round starting", number=plan.number, due_by=reason, events=plan.fresh_events)
+        self._launch(plan)
+
+    def _launch(self, plan: Plan) -> None:
+        assert self.parent is not None, "a round has a parent"
+        parent, catalogue = self.parent, self._board.catalogue.snapshot()
+        sequence = self._board.board.next_sequence()
+        identity = round_identity(plan, catalogue, self._settings)
+
+        def work(is_cancelled: Callable[[], bool]) -> Finished:
+            hooks = Hooks(self._report, is_cancelled, self._checkpoint_path, identity)
+            outcome = run_round(
+                self._settings, plan, catalogue, parent, self._store, sequence,
+                self._directory, hooks,
+            )  # fmt: skip
+            self._measure(outcome)
+            return self._save_outcome(
+                Finished(
+                    plan.number,
+                    outcome.manifest.release_id,
+                    outcome.decision.promote,
+                    outcome.decision.reason,
+                )
+            )
+
+        self._plan, self._plan_users = plan, plan.users()
+        self._start("round", work)
+
+    def _start(self, name: str, work: Callable[[Callable[[], bool]], Finished]) -> None:
+        self._begun_s = time.monotonic()
+        self._metrics.round_running.set(1)
+        self._job = Job(name, work, self._settings.learner.nice)
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def conclude(self) -> bool:
+        """Announce what the job came to, once it has ended.  Returns: whether a round ended.
+
+        A diverged round is counted and dropped; its events become examples like others, so that
+        the next round has others beside them.  Any other error is raised here.
+        """
+        if self._job is None:
+            return self._conclude_saved()
+        if not self._job.is_done():
+            return False
+        job, self._job = self._job, None
+        self._metrics.round_running.set(0)
+        try:
+            finished = job.result()
+        except RoundCancelled:
+            return False
+        except LearnerError as error:
+            if self._plan is None:
+                raise
+            log.error("round failed", number=self._plan.number, error=str(error))
+            self._metrics.rounds.labels("failed").inc()
+            self._learned(self._plan)
+            return True
+        self._announce(finished)
+        return finished.number > 0
+
+    def _conclude_saved(self) -> bool:
+        """An outcome that a killed learner saved and perhaps announced."""
+        try:
+            finished = msgspec.json.decode(self._outcome_path.read_bytes(), type=Finished)
+        except (OSError, msgspec.DecodeError):
+            return False
+        self._plan = load_plan(self._plan_path)
+        self._announce(finished)
+        return finished.number > 0
+
+    def _announce(self, finished: Finished) -> None:
+        board, plan = self._board.board, self._plan
+        manifest = read_manifest(self._store.fetch(finished.release_id))
+        serving = board.serving()
+        said = board.get(finished.release_id)
+        if said is None or said.status not in ("serving", "refused", "rolled-back"):
+            now_serving = serving.release_id if serving is not None else None
+            promote, reason = finished.promote, finished.reason
+            if now_serving != manifest.parent_id:
+                promote = False
+                reason = f"parent-changed: {now_serving} serves now, not {manifest.parent_id}"
+            self._say(manifest, "candidate", "trained" if finished.number else "made")
+            self._say(manifest, "serving" if promote else "refused", reason)
+            outcome = "promoted" if promote else "refused"
+            log.info(
+                "release announced", release=manifest.release_id, outcome=outcome, reason=reason
+            )
+            if finished.number:
+                self._metrics.rounds.labels(outcome).inc()
+            if promote:
+                self._metrics.forgetting.set(manifest.metrics.get("forgetting", 0.0))
+        newest = board.get(finished.release_id)
+        if plan is not None and plan.number == self._buffer.rounds + 1:
+            if newest is not None and newest.status == "serving":
+                self._buffer.note_release(finished.release_id, plan.upto)
+            self._learned(plan)
+        else:
+            self._clear()
+
+    def _learned(self, plan: Plan) -> None:
+        self._buffer.finish_round(plan.upto, plan.border, plan.period)
+        self._metrics.round_seconds.labels("total").observe(time.monotonic() - self._begun_s)
+        self._clear()
+
+    def _say(self, manifest: Manifest, status: str, reason: str) -> None:
+        notice = ReleaseNotice(
+            release_id=manifest.release_id,
+            status=status,
+            sequence=self._board.board.next_sequence(),
+            store_url=self._settings.store.releases,
+            parent_id=manifest.parent_id,
+            decided_at=time.time(),
+            reason=reason,
+            metrics=manifest.metrics,
+        )
+        announce(self._producer, self._settings, notice)
+        # What we said we need not wait to read.
+        self._board.board.put(notice)
+
+    # -- stopping -------------------------------------------------------------------------------
+
+    def drop_if_about(self, users: set[int]) -> None:
+        """Drop a planned round that learns from any of these users, whether it runs or not."""
+        if self._job is None and self._plan is None:
+            plan = load_plan(self._plan_path)
+            self._plan_users = plan.users() if plan is not None else set()
+        if users & self._plan_users:
+            log.info("round dropped: it held the events of an erased user")
+            self.stop(None)
+            self._clear()
+
+    def stop(self, timeout_s: float | None) -> None:
+        """Cancel the job at its next step and wait (None: as long as it takes)."""
+        if self._job is not None:
+            self._job.cancel()
+            ended = self._job.join(timeout_s)
+            if not ended:
+                log.warning("the round did not stop in time; its checkpoint stands")
+            self._job = None
+        self._metrics.round_running.set(0)
+
+    def _clear(self) -> None:
+        for path in (self._outcome_path, self._plan_path, self._checkpoint_path):
+            path.unlink(missing_ok=True)
+        self._plan, self._plan_users = None, set()
+
+    # -- from the job's thread ------------------------------------------------------------------
+
+    def _save_outcome(self, finished: Finished) -> Finished:
+        write_atomically(self._outcome_path, msgspec.json.encode(finished))
+        return finished
+
+    def _report(self, stage: str, done: int, of: int, loss: float) -> None:
+        self._metrics.loss.labels(stage).set(loss)
+        log.debug("training", stage=stage, done=done, of=of, loss=loss)
+
+    def _measure(self, outcome: Outcome) -> None:
+        phases = {"polish": "head", "encode": "lora"}
+        for name, seconds in outcome.seconds.items():
+            self._metrics.round_seconds.labels(phases.get(name, name)).observe(seconds)
+        figures = outcome.decision.figures
+        for who in ("parent", "candidate"):
+            for part in ("recent", "long_ago"):
+                self._metrics.quality.labels(who, part).set(figures[f"{part}_ndcg10_{who}"])

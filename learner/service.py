@@ -1,0 +1,166 @@
+"""The learner: follows the events, and now and then turns them into a better release.
+
+The main thread reads topics, fills the replay buffer and announces releases; a `Job` makes the
+first release or trains a round.  What a round learns from is written down before it starts, what
+it came to before it is announced, so that a learner killed at any moment goes on from there and
+no event counts twice.
+
+A bad event is counted and skipped (the workers dead-letter it).  A round whose loss diverges is
+dropped and the serving release stays.  Anything unknown ends the process: better restarted than
+wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from learner.drift import Progress, due
+from learner.feeds import BoardFeed, EventFeed
+from learner.forgetting import Eraser
+from learner.kafka_edge import open_producer
+from learner.publishing import Rounds
+from learner.replay import ReplayBuffer
+from learner.sampling import ActionWeights
+from learner.sensing import Sensor
+from profiles.config import Settings
+from profiles.endpoint import Endpoint
+from profiles.logs import get_logger
+from profiles.metrics import LearnerMetrics
+from profiles.registry import ReleaseStore
+
+log = get_logger("learner.service")
+
+SETTLE_S = 2.0
+"""Silence on the items topic before a first release is made: an import is still running else."""
+POLL_MS = 200
+COMMIT_S = 5.0
+STOP_S = 15.0
+LIVE_S = 120.0
+
+
+def learner_directory(settings: Settings) -> Path:
+    """Where the learner keeps its buffer, its checkpoint and its text vectors."""
+    return settings.store.directory / "learner"
+
+
+def run_learner(settings: Settings, stop: threading.Event, metrics: LearnerMetrics) -> None:
+    """Learn until `stop` is set; then checkpoint, commit and close within 20 s.
+
+    Raises: BrokerError, TopicError, StoreError, ReleaseError, ModelError, LearnerError.
+    """
+    learner = _Learner(settings, metrics)
+    try:
+        while not stop.is_set():
+            learner.turn()
+    finally:
+        learner.close()
+
+
+class _Learner:
+    """The parts of one learner and the order in which they take turns."""
+
+    def __init__(self, settings: Settings, metrics: LearnerMetrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        directory = learner_directory(settings)
+        actions = ActionWeights.from_settings(settings.actions)
+        self._board = BoardFeed(settings)
+        self._producer = open_producer(settings)
+        self._buffer = ReplayBuffer(
+            directory / "buffer",
+            buffer_bytes=settings.learner.buffer_bytes,
+            sequence_length=settings.learner.sequence_length,
+            seed=settings.learner.seed,
+            actions=actions.names,
+        )
+        self._events = EventFeed(settings, self._buffer, metrics)
+        store = ReleaseStore(settings.store.releases, settings.store.directory / "release-cache")
+        self._rounds = Rounds(
+            settings, self._buffer, self._board, self._producer, store, directory, metrics
+        )
+        self._eraser = Eraser(self._board, self._buffer, self._producer, self._rounds)
+        self._sensor = Sensor(self._buffer)
+        self._drifted = False
+        self._turned_s = self._committed_s = self._learned_s = time.monotonic()
+        self._lag = -1
+        self._endpoint = Endpoint(
+            settings.http.host, settings.http.port, metrics.registry, self._ready, self._live
+        )
+        log.info(
+            "learner starting",
+            http=f"{settings.http.host}:{self._endpoint.port}",
+            broker=settings.broker.bootstrap,
+            group=settings.learner.group,
+            buffered=self._buffer.fresh_events,
+            rounds=self._buffer.rounds,
+        )
+
+    def turn(self) -> None:
+        """One turn: read, then see to whatever is due."""
+        self._turned_s = time.monotonic()
+        self._board.poll(0 if self._board.is_caught_up() else POLL_MS)
+        if not self._board.is_caught_up():
+            return
+        self._eraser.run()
+        rows = self._events.poll(POLL_MS, self._board.erased_at_ms)
+        self._lag = self._events.lag()
+        self._metrics.lag_records.set(self._lag)
+        self._metrics.buffer_bytes.set(self._buffer.size_bytes)
+        self._metrics.buffer_events.set(self._buffer.held_events)
+        if self._rounds.conclude():
+            self._learned_s = time.monotonic()
+            self._drifted = False
+        self._begin()
+        if rows and self._sensor.watch(rows, self._rounds.parent, self._board.catalogue):
+            self._drifted = True
+            self._metrics.drift.inc()
+            log.info("recommending got harder: a round is due", fresh=self._buffer.fresh_events)
+        if time.monotonic() - self._committed_s > COMMIT_S:
+            self._events.commit()
+            self._committed_s = time.monotonic()
+
+    def _begin(self) -> None:
+        """Start what is due: the interrupted round, the first release, or a round."""
+        if self._rounds.is_busy() or not len(self._board.catalogue):
+            return
+        if not self._rounds.find_parent():
+            if time.monotonic() - self._board.last_item_s > SETTLE_S:
+                self._rounds.start_bootstrap()
+            return
+        if self._rounds.resume():
+            return
+        reason = due(
+            Progress(
+                rounds=self._buffer.rounds,
+                fresh_events=self._buffer.fresh_events,
+                since_last_s=time.monotonic() - self._learned_s,
+                drifted=self._drifted,
+                is_caught_up=self._lag == 0,
+            ),
+            self._settings.learner,
+        )
+        if reason is not None:
+            self._rounds.start_round(reason, self._events.offsets())
+
+    def close(self) -> None:
+        """Stop at the next step, keep what was done, disconnect."""
+        self._rounds.stop(STOP_S)
+        self._events.commit()
+        self._events.close()
+        self._board.close()
+        self._producer.close(timeout=3)
+        self._buffer.close()
+        self._endpoint.close()
+        log.info("learner stopped")
+
+    def _ready(self) -> str | None:
+        if not self._board.is_caught_up():
+            return "reading items, releases and erasures"
+        if self._rounds.parent is None:
+            return "no release serves yet"
+        return None
+
+    def _live(self) -> str | None:
+        idle_s = time.monotonic() - self._turned_s
+        return None if idle_s < LIVE_S else f"no turn for {idle_s:.0f} s"
