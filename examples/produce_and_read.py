@@ -135,7 +135,7 @@ def show(answer: dict[str, Any]) -> None:
     for rank, item in enumerate(answer["items"], start=1):
         reasons = [reason.get("title", reason["kind"]) for reason in item.get("reasons", [])]
         name = item.get("title", item["item_id"])
-        print(f"  {rank}. {name}  {item['score']:.3f}  ({', '.join(reasons)})")
+        print(f"  {rank}. {name}  {item['score']:.3f}  ({', '.join(dict.fromkeys(reasons))})")
 
 
 if __name__ == "__main__":

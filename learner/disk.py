@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import (
+    BottommostLevelCompaction,
+    CompactOptions,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    WriteBatch,
+)
 
 from profiles.errors import StoreError
 
@@ -31,16 +38,20 @@ class Disk:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        # Any: rocksdict's values are typed as anything it could ever store.
+        self._db: Any = self._open()
+
+    def _open(self) -> Rdict:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         options.set_write_buffer_size(WRITE_BUFFER_BYTES)
         options.set_max_total_wal_size(WAL_BYTES)
-        self._directory = directory
+        directory = self._directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            # Any: rocksdict's values are typed as anything it could ever store.
-            self._db: Any = Rdict(str(directory), options)
+            return Rdict(str(directory), options)
         except Exception as error:
             raise StoreError(
                 f"replay buffer {str(directory)!r} cannot be opened: {error}; only one learner may "
@@ -77,9 +88,17 @@ class Disk:
             ) from error
 
     def purge(self) -> None:
-        """Make deletions physical: flush, then compact everything."""
+        """Make deletions physical.
+
+        Flushed and compacted down to the lowest level, which RocksDB leaves alone unless forced;
+        then opened anew, since the old manifest still names the erased keys as file bounds.
+        """
+        forced = CompactOptions()
+        forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
         self._db.flush()
-        self._db.compact_range(None, None)
+        self._db.compact_range(None, None, forced)
+        self._db.close()
+        self._db = self._open()
 
     def close(self) -> None:
         """Flush and let go of the directory."""

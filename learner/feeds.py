@@ -16,7 +16,14 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from learner.catalogue import CatalogueFeed
-from learner.kafka_edge import Record, end_offsets, open_consumer, partitions_of, poll
+from learner.kafka_edge import (
+    Record,
+    close_on_error,
+    end_offsets,
+    open_consumer,
+    partitions_of,
+    poll,
+)
 from learner.records import Row
 from learner.release_log import ReleaseBoard
 from learner.replay import ReplayBuffer
@@ -56,15 +63,20 @@ class BoardFeed:
         self.erasures: list[PendingErasure] = []
         self.last_item_s = time.monotonic()
         self._consumer = open_consumer(settings)
+        self._caught_up = False
+        self._partitions: list[TopicPartition] = []
+        self._ends: dict[TopicPartition, int] = {}
+        with close_on_error(self._consumer):
+            self._assign(settings.broker.connect_timeout_s)
+
+    def _assign(self, timeout_s: float) -> None:
         wanted = (self.topics.items, self.topics.releases, self.topics.erasures)
-        timeout_s = settings.broker.connect_timeout_s
         self._partitions = [
             tp for topic in wanted for tp in partitions_of(self._consumer, topic, timeout_s)
         ]
         self._consumer.assign(self._partitions)
         self._consumer.seek_to_beginning(*self._partitions)
         self._ends = end_offsets(self._consumer, self._partitions)
-        self._caught_up = False
 
     @property
     def erasure_partitions(self) -> list[int]:
@@ -137,11 +149,12 @@ class EventFeed:
         names = ActionWeights.from_settings(settings.actions).names
         self._actions = {name: at for at, name in enumerate(names)}
         self._consumer: KafkaConsumer = open_consumer(settings, settings.learner.group)
-        self._partitions = partitions_of(
-            self._consumer, self.topic, settings.broker.connect_timeout_s
-        )
-        self._consumer.assign(self._partitions)
-        self._seek()
+        with close_on_error(self._consumer):
+            self._partitions = partitions_of(
+                self._consumer, self.topic, settings.broker.connect_timeout_s
+            )
+            self._consumer.assign(self._partitions)
+            self._seek()
 
     def _seek(self) -> None:
         ends = end_offsets(self._consumer, self._partitions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -62,6 +63,16 @@ def _unreachable(settings: Settings, error: Exception) -> BrokerError:
         f"{settings.broker.connect_timeout_s:g} s ({error}); start one, or set "
         "DRIFTLINE_BROKER__BOOTSTRAP"
     )
+
+
+@contextmanager
+def close_on_error(client: KafkaConsumer) -> Iterator[None]:
+    """Disconnect if what follows fails: a half-made object has no owner who would."""
+    try:
+        yield
+    except BaseException:
+        client.close()
+        raise
 
 
 def partitions_of(consumer: KafkaConsumer, topic: str, timeout_s: float) -> list[TopicPartition]:

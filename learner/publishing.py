@@ -44,6 +44,8 @@ from profiles.signing import check_signature, load_trusted
 
 log = get_logger("learner.rounds")
 
+STALE = "parent-changed"
+
 
 class Finished(msgspec.Struct, frozen=True):
     """What a job came to, as saved before it is announced.  `number` 0 is the bootstrap."""
@@ -183,12 +185,15 @@ class Rounds:
         if self._job is None:
             return self._conclude_saved()
         if not self._job.is_done():
+            if self._is_stale():
+                self._job.cancel()
             return False
         job, self._job = self._job, None
         self._metrics.round_running.set(0)
         try:
             finished = job.result()
         except RoundCancelled:
+            self._clear()
             return False
         except LearnerError as error:
             if self._plan is None:
@@ -199,6 +204,15 @@ class Rounds:
             return True
         self._announce(finished)
         return finished.number > 0
+
+    def _is_stale(self) -> bool:
+        """Whether another release serves than the one this round improves on."""
+        serving = self._board.board.serving()
+        return (
+            self._plan is not None
+            and serving is not None
+            and serving.release_id != self._plan.parent_id
+        )
 
     def _conclude_saved(self) -> bool:
         """An outcome that a killed learner saved and perhaps announced."""
@@ -220,7 +234,7 @@ class Rounds:
             promote, reason = finished.promote, finished.reason
             if now_serving != manifest.parent_id:
                 promote = False
-                reason = f"parent-changed: {now_serving} serves now, not {manifest.parent_id}"
+                reason = f"{STALE}: {now_serving} serves now, not {manifest.parent_id}"
             self._say(manifest, "candidate", "trained" if finished.number else "made")
             self._say(manifest, "serving" if promote else "refused", reason)
             outcome = "promoted" if promote else "refused"
@@ -232,12 +246,14 @@ class Rounds:
             if promote:
                 self._metrics.forgetting.set(manifest.metrics.get("forgetting", 0.0))
         newest = board.get(finished.release_id)
-        if plan is not None and plan.number == self._buffer.rounds + 1:
-            if newest is not None and newest.status == "serving":
-                self._buffer.note_release(finished.release_id, plan.upto)
-            self._learned(plan)
-        else:
+        is_next = plan is not None and plan.number == self._buffer.rounds + 1
+        if plan is None or newest is None or not is_next or newest.reason.startswith(STALE):
+            # The events of a stale round stay fresh: whoever serves now has not learned them.
             self._clear()
+            return
+        if newest.status == "serving":
+            self._buffer.note_release(finished.release_id, plan.upto)
+        self._learned(plan)
 
     def _learned(self, plan: Plan) -> None:
         self._buffer.finish_round(plan.upto, plan.border, plan.period)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from learner.drift import Progress, due
@@ -65,17 +66,30 @@ class _Learner:
         self._settings, self._metrics = settings, metrics
         directory = learner_directory(settings)
         actions = ActionWeights.from_settings(settings.actions)
-        self._board = BoardFeed(settings)
-        self._producer = open_producer(settings)
-        self._buffer = ReplayBuffer(
-            directory / "buffer",
-            buffer_bytes=settings.learner.buffer_bytes,
-            sequence_length=settings.learner.sequence_length,
-            seed=settings.learner.seed,
-            actions=actions.names,
-        )
-        self._events = EventFeed(settings, self._buffer, metrics)
-        store = ReleaseStore(settings.store.releases, settings.store.directory / "release-cache")
+        with ExitStack() as opened:
+            self._board = BoardFeed(settings)
+            opened.callback(self._board.close)
+            self._producer = open_producer(settings)
+            opened.callback(self._producer.close, timeout=3)
+            self._buffer = ReplayBuffer(
+                directory / "buffer",
+                buffer_bytes=settings.learner.buffer_bytes,
+                sequence_length=settings.learner.sequence_length,
+                seed=settings.learner.seed,
+                actions=actions.names,
+            )
+            opened.callback(self._buffer.close)
+            self._events = EventFeed(settings, self._buffer, metrics)
+            opened.callback(self._events.close)
+            store = ReleaseStore(
+                settings.store.releases, settings.store.directory / "release-cache"
+            )
+            self._endpoint = Endpoint(
+                settings.http.host, settings.http.port, metrics.registry, self._ready, self._live
+            )
+            opened.callback(self._endpoint.close)
+            # From here on nothing fails: `close` closes all of it, last opened first.
+            self._opened = opened.pop_all()
         self._rounds = Rounds(
             settings, self._buffer, self._board, self._producer, store, directory, metrics
         )
@@ -84,9 +98,6 @@ class _Learner:
         self._drifted = False
         self._turned_s = self._committed_s = self._learned_s = time.monotonic()
         self._lag = -1
-        self._endpoint = Endpoint(
-            settings.http.host, settings.http.port, metrics.registry, self._ready, self._live
-        )
         log.info(
             "learner starting",
             http=f"{settings.http.host}:{self._endpoint.port}",
@@ -145,13 +156,9 @@ class _Learner:
 
     def close(self) -> None:
         """Stop at the next step, keep what was done, disconnect."""
-        self._rounds.stop(STOP_S)
-        self._events.commit()
-        self._events.close()
-        self._board.close()
-        self._producer.close(timeout=3)
-        self._buffer.close()
-        self._endpoint.close()
+        with self._opened:
+            self._rounds.stop(STOP_S)
+            self._events.commit()
         log.info("learner stopped")
 
     def _ready(self) -> str | None:

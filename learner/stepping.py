@@ -139,8 +139,7 @@ def _distilled(
         return profiles.new_zeros(())
     pick = torch.randperm(len(places), generator=generator)[:DISTILL_ROWS]
     at = places[pick.to(places.device)]
-    users = torch.unique(at[:, 0])
-    where = torch.searchsorted(users, at[:, 0])
+    users, where = torch.unique(at[:, 0], return_inverse=True)
     items = None
     if len(vectors) > FULL_SOFTMAX_ITEMS:
         items = draw_negatives(len(vectors), SAMPLED_NEGATIVES, generator).to(vectors.device)

@@ -179,9 +179,11 @@ def _advance_users(
         stored = records["profile"][users[row]]
         profiles = np.where((column == 0)[:, None], stored, earlier)
         where = at[row, column]
-        ranks[where] = unseen_ranks(
-            profiles, records["seen"][users[row]], todo.item_rows[where], space.known, space
-        )
+        seen = records["seen"][users[row]]
+        # What the user saw earlier in this batch counts as seen, too.
+        which, step = np.nonzero(np.arange(mask.shape[1])[None] < column[:, None])
+        _mark_seen(seen, which, todo.item_keys[at[row[which], step]])
+        ranks[where] = unseen_ranks(profiles, seen, todo.item_rows[where], space.known, space)
     last = mask.sum(axis=1) - 1
     everyone = np.arange(len(users))
     records["state"][users] = state
@@ -206,7 +208,7 @@ def _remember(records: Records, todo: Batch, topic_key: int) -> None:
     records["hist_action"][users, slot] = todo.actions
     records["hist_value"][users, slot] = todo.values
     records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
-    _mark_all_seen(records, todo)
+    _mark_seen(records["seen"], users, todo.item_keys)
     last = order[first + counts - 1]
     records["offset"][distinct] = todo.offsets[last]
     records["topic"][distinct] = np.uint64(topic_key)
@@ -214,8 +216,9 @@ def _remember(records: Records, todo: Batch, topic_key: int) -> None:
     records["revision"][distinct] += counts.astype(np.uint32)
 
 
-def _mark_all_seen(records: Records, todo: Batch) -> None:
-    slots = bloom_slots(todo.item_keys, records["seen"].shape[1])
-    rows = np.repeat(todo.users, slots.shape[1])
+def _mark_seen(seen: npt.NDArray[np.uint8], rows: Rows, item_keys: npt.NDArray[np.uint64]) -> None:
+    """Add items to filters, in place.  Shapes: seen (B, bytes), rows and item_keys (M,)."""
+    slots = bloom_slots(item_keys, seen.shape[1])
     bits = slots.ravel()
-    np.bitwise_or.at(records["seen"], (rows, bits >> 3), (1 << (bits & 7)).astype(np.uint8))
+    where = (np.repeat(rows, slots.shape[1]), bits >> 3)
+    np.bitwise_or.at(seen, where, (1 << (bits & 7)).astype(np.uint8))

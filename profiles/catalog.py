@@ -24,7 +24,7 @@ class Catalog:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
-        self._tagged: dict[str, list[int]] = {}
+        self._tagged: dict[str, set[int]] = {}
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._available = np.zeros(1024, dtype=np.bool_)
@@ -67,9 +67,7 @@ class Catalog:
         self._text_keys[row] = text_key
         self._available[row] = item.available
         for tag in item.tags:
-            tagged = self._tagged.setdefault(tag, [])
-            if row not in tagged[-1:]:
-                tagged.append(row)
+            self._tagged.setdefault(tag, set()).add(row)
         return row, changed
 
     def withdraw(self, item_id: str) -> None:
@@ -82,7 +80,7 @@ class Catalog:
         """Items that carry at least one of the tags.  Shapes: -> (N,)."""
         mask = np.zeros(len(self), dtype=np.bool_)
         for tag in tags:
-            # The list may still name items that have lost the tag since.
+            # The set may still name items that have lost the tag since.
             rows = [row for row in self._tagged.get(tag, ()) if tag in self.items[row].tags]
             mask[rows] = True
         return mask

@@ -94,11 +94,15 @@ class TextEncoder:
         Raises: ModelError naming the model and the remedy.
         """
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         where = base_directory(settings.base)
+        # A directory is all there is: nothing of it is ever looked up on the hub.
+        is_local = Path(where).is_dir()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(where)
-            model = AutoModel.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=is_local)
+            model = AutoModel.from_pretrained(where, local_files_only=is_local)
         except (OSError, ValueError, ImportError) as error:
             raise ModelError(
                 f"text encoder {settings.base!r} cannot be loaded: {str(error).splitlines()[0]}; "

@@ -47,7 +47,7 @@ def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Fl
     history = read_history(records)
     state = start_state(space.head, users)
     at_start = profile_at_start(space.head, users)
-    if not history.mask.any():
+    if not history.mask.any() or not len(space.known):
         return state, at_start
     item_rows = catalog.rows_of(history.items)
     mask = history.mask & (item_rows >= 0)

@@ -161,7 +161,7 @@ def history_shares(
     users, width = history_rows.shape
     k = ranked.rows.shape[1]
     count = min(reasons, width)
-    if count == 0 or users == 0:
+    if count == 0 or users == 0 or not len(space.vectors):
         return np.zeros((users, k, 0), np.intp), np.zeros((users, k, 0), np.float32)
     past = space.vectors[history_rows]
     recommended = space.vectors[ranked.rows]

@@ -22,7 +22,8 @@ class Space:
     """Item arrays of one release, by catalogue row.
 
     Shapes: vectors (N, D); bias (N,); known (N,) whether the row has a vector; slots (N, 4) Bloom
-    bits of each item for the seen filter.
+    bits of each item for the seen filter.  A row is known only for the text that its vector was
+    made from: `extend` notices when the catalogue's text has changed since.
     """
 
     def __init__(self, release: Release, catalog: Catalog, seen_bytes: int) -> None:
@@ -35,8 +36,10 @@ class Space:
         self._vectors: Floats = np.zeros((0, release.head.shape.dim), dtype=np.float32)
         self._bias: Floats = np.zeros(0, dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
+        self._text_keys = np.zeros(0, dtype=np.uint64)
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
         self._order = np.argsort(release.items.keys, kind="stable")
+        self._sorted_keys = release.items.keys[self._order]
         self._filled = 0
         self.extend()
 
@@ -57,8 +60,15 @@ class Space:
         return self._slots[: self._filled]
 
     def extend(self) -> Rows:
-        """Take in rows that the catalogue gained.  Returns: rows that need encoding."""
+        """Take in rows that the catalogue gained, let go of those whose text changed.
+
+        Returns: rows that need encoding.
+        """
         size = len(self._catalog)
+        held = slice(0, self._filled)
+        changed = self._text_keys[held] != self._catalog.text_keys[held]
+        for row in np.flatnonzero(changed).tolist():
+            self.forget_text(row)
         if size > self._filled:
             self._reserve(size)
             rows = np.arange(self._filled, size)
@@ -98,8 +108,10 @@ class Space:
         self._vectors[rows] = embed_items(self.head, text_vectors, ids, counts)
         self._bias[rows] = bias
         self._known[rows] = True
+        self._text_keys[rows] = text_keys[current]
 
     def _take_from_release(self, rows: Rows) -> None:
+        self._text_keys[rows] = self._catalog.text_keys[rows]
         at = self._in_release(rows)
         table = self.release.items
         rows, at = rows[at >= 0], at[at >= 0]
@@ -114,7 +126,7 @@ class Space:
         if not len(keys):
             return np.full(len(rows), -1, dtype=np.intp)
         wanted = self._catalog.keys[rows]
-        at = np.minimum(np.searchsorted(keys[self._order], wanted), len(keys) - 1)
+        at = np.minimum(np.searchsorted(self._sorted_keys, wanted), len(keys) - 1)
         found = self._order[at]
         result: Rows = np.where(keys[found] == wanted, found, -1)
         return result
@@ -128,4 +140,5 @@ class Space:
         self._vectors = np.concatenate([self._vectors, np.zeros((extra, dim), np.float32)])
         self._bias = np.concatenate([self._bias, np.zeros(extra, np.float32)])
         self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
+        self._text_keys = np.concatenate([self._text_keys, np.zeros(extra, np.uint64)])
         self._slots = np.concatenate([self._slots, np.zeros((extra, 4), np.intp)])

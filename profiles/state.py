@@ -11,6 +11,7 @@ The history is a ring: event n stands in slot n mod H.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ import numpy.typing as npt
 from profiles.errors import StoreCorruptError
 
 RECORD_VERSION = 1
+
+_REMEDY = (
+    "profile and model sizes cannot change under a running deployment: use a new topic prefix, or "
+    "restore the old settings"
+)
 
 Records = npt.NDArray[np.void]
 Rows = npt.NDArray[np.intp]
@@ -67,7 +73,7 @@ class RecordLayout:
                 ("hist_item", "<u8", (self.history,)),
                 ("hist_ts", "<f8", (self.history,)),
                 ("hist_action", "u1", (self.history,)),
-                ("hist_value", "<f4", (self.history,)),
+                ("hist_value", "<f2", (self.history,)),
             ]
         )
 
@@ -75,7 +81,8 @@ class RecordLayout:
     def checksum(self) -> int:
         """A byte that differs when any size differs (with probability 255/256)."""
         sizes = (self.dim, self.layers, self.history, self.recent_ids, self.seen_bytes)
-        return hash(sizes) & 0xFF
+        # Not `hash`: this byte is stored, and Python may count otherwise one day.
+        return hashlib.blake2b(repr(sizes).encode(), digest_size=1).digest()[0]
 
 
 def empty_records(layout: RecordLayout, users: int) -> Records:
@@ -96,20 +103,19 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> Records:
     if not payloads:
         return empty_records(layout, 0)
     dtype = layout.dtype
-    joined = b"".join(payloads)
-    if len(joined) != dtype.itemsize * len(payloads):
-        wrong = next(len(payload) for payload in payloads if len(payload) != dtype.itemsize)
+    sizes = set(map(len, payloads))
+    if sizes != {dtype.itemsize}:
+        wrong = min(sizes - {dtype.itemsize})
         raise StoreCorruptError(
             f"a stored profile has {wrong} bytes, but these settings make it {dtype.itemsize}; "
-            "profile and model sizes cannot change under a running deployment: use a new topic "
-            "prefix, or restore the old settings"
+            f"{_REMEDY}"
         )
-    records = np.frombuffer(bytearray(joined), dtype=dtype)
+    records = np.frombuffer(bytearray(b"".join(payloads)), dtype=dtype)
     good = (records["version"] == RECORD_VERSION) & (records["layout"] == layout.checksum)
     if not good.all():
         raise StoreCorruptError(
             f"{int((~good).sum())} of {len(payloads)} stored profiles carry another record "
-            f"version or layout than {RECORD_VERSION}/{layout.checksum}"
+            f"version or layout than {RECORD_VERSION}/{layout.checksum}; {_REMEDY}"
         )
     return records
 
@@ -170,7 +176,7 @@ def read_history(records: Records) -> History:
         ts=ts,
         gaps_s=gaps,
         actions=records["hist_action"][rows, slot].astype(np.int64),
-        values=records["hist_value"][rows, slot],
+        values=records["hist_value"][rows, slot].astype(np.float32),
         mask=mask,
     )
 

@@ -17,6 +17,7 @@ from typing import cast
 
 import msgspec
 from rocksdict import (
+    DbClosedError,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -143,8 +144,13 @@ class PartitionStore:
             raise _broken(self.directory, "flush", error) from error
 
     def close(self) -> None:
-        """Release the directory."""
-        self._db.close()
+        """Release the directory.  Closing twice is closing once."""
+        try:
+            self._db.close()
+        except DbClosedError:
+            return
+        except Exception as error:
+            raise _broken(self.directory, "close", error) from error
 
     def _read_watermark(self) -> Watermark:
         try:

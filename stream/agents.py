@@ -131,9 +131,6 @@ async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
     worker.metrics.batch_seconds.labels("apply").observe(applied - started)
     worker.metrics.batch_seconds.labels("publish").observe(time.perf_counter() - applied)
     worker.metrics.batch_events.observe(len(chunk.records))
-    worker.metrics.lag_records.labels(chunk.topic, str(chunk.partition)).set(
-        chunk.end - chunk.records[-1].offset - 1
-    )
     oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
     await worker.delivery.follow(source, chunk, sent, event, oldest_ms)
 

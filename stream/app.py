@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +22,28 @@ import uvloop
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from profiles.catalog import Catalog
 from profiles.config import Settings
-from profiles.encoder import base_sha256
 from profiles.endpoint import Endpoint
-from profiles.errors import DriftlineError, SettingsError, StoreError
+from profiles.errors import DriftlineError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
-from profiles.registry import ReleaseStore
-from profiles.release import Expected
-from profiles.signing import load_trusted
-from profiles.state import RecordLayout
 from profiles.topics import Topics, topic_specs
 from stream.agents import Worker, register
+from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
-from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import ChunkApp
-from stream.codecs import Rules
-from stream.delivery import Delivery
-from stream.event_path import EventPath
+from stream.instance import instance_directory
 from stream.language_model import LanguageModel
-from stream.partitions import Partitions
 from stream.publisher import Publisher
-from stream.release_feed import ReleaseFeed
 from stream.state_thread import StateThread
 from stream.topic_admin import check_topics, topic_ids
 from stream.watchdog import Watchdog
+from stream.watching import watch_lag, watch_ready
 
 log = get_logger("stream.app")
 
 STOP_WITHIN_S = 18.0
 FLUSH_EVERY_S = 0.05
-LOOK_EVERY_S = 0.02
-MAX_INSTANCES = 64
 EXIT_STALLED = 75
 
 
@@ -72,7 +58,7 @@ def run_worker(settings: Settings, instance: str | None = None) -> None:
     # A chunk makes thousands of objects that die with it; looking for cycles among them at every
     # 700th costs a seventh of the event path.
     gc.set_threshold(50_000, 20, 100)
-    with _instance_directory(settings.store.directory, instance) as directory:
+    with instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory).run())
 
 
@@ -111,10 +97,21 @@ class _Process:
             publisher = Publisher(bootstrap, topics, f"driftline-{self._directory.name}")
             await publisher.start()
             stack.push_async_callback(publisher.stop)
-            app = self._new_app(bootstrap)
+            app = new_app(settings)
             items = Broadcast(app, bootstrap, topics.items)
             releases = Broadcast(app, bootstrap, topics.releases)
-            worker = self._build(topics, ids, metrics, state, language_model, publisher, items)
+            worker = build_worker(
+                settings,
+                self._directory,
+                topics,
+                ids,
+                metrics,
+                state,
+                language_model,
+                publisher,
+                items,
+                self.fail,
+            )
             self._worker = worker
             stack.push_async_callback(worker.partitions.close)
             register(app, worker, items, releases)
@@ -129,7 +126,10 @@ class _Process:
                 asyncio.create_task(self._guard(language_model.checked()), name="model"),
                 asyncio.create_task(self._guard(worker.releases.follow()), name="releases"),
                 asyncio.create_task(self._guard(self._flush(worker)), name="flush"),
-                asyncio.create_task(self._guard(self._watch_ready(metrics, endpoint.port))),
+                asyncio.create_task(
+                    self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
+                ),
+                asyncio.create_task(self._guard(watch_lag(app, worker, topics)), name="lag"),
             ]
             stack.push_async_callback(_cancel, tasks)
             log.info("worker starting", instance=self._directory.name, http=endpoint.port)
@@ -179,103 +179,6 @@ class _Process:
             log.error("worker failed", error=repr(error), exc_info=trace)
         self._stop.set()
 
-    def _new_app(self, bootstrap: str) -> ChunkApp:
-        serving = self._settings.serving
-        return ChunkApp(
-            serving.group,
-            broker=[f"kafka://{address.strip()}" for address in bootstrap.split(",")],
-            autodiscover=False,
-            web_enabled=False,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            datadir=tempfile.mkdtemp(prefix="driftline-faust-"),
-            store="memory://",
-            consumer_auto_offset_reset="earliest",
-            broker_commit_interval=serving.commit_interval_s,
-            broker_session_timeout=serving.session_timeout_s,
-            broker_heartbeat_interval=serving.session_timeout_s / 5.0,
-            broker_max_poll_records=serving.chunk_records,
-            stream_buffer_maxsize=8,
-            stream_wait_empty=True,
-            stream_processing_timeout=10 * serving.stall_after_s,
-        )
-
-    def _build(
-        self,
-        topics: Topics,
-        ids: dict[str, str],
-        metrics: WorkerMetrics,
-        state: StateThread,
-        language_model: LanguageModel,
-        publisher: Publisher,
-        items: Broadcast,
-    ) -> Worker:
-        settings = self._settings
-        serving, model = settings.serving, settings.model
-        # Sorted, as the learner has them: the order of a settings file must not matter.
-        actions = {name: at for at, name in enumerate(sorted(settings.actions))}
-        layout = RecordLayout(
-            model.dim,
-            model.layers,
-            settings.profile.history,
-            settings.profile.recent_ids,
-            settings.profile.seen_bytes,
-        )
-        catalog = Catalog()
-        path = EventPath(layout, serving, actions, catalog, metrics)
-        delivery = Delivery(publisher, topics, ids, metrics, self.fail)
-        partitions = Partitions(
-            self._directory,
-            settings.store.sync_writes,
-            layout,
-            settings.broker.bootstrap,
-            topics,
-            ids,
-            state,
-            metrics,
-            self.fail,
-        )
-        catalogue = CatalogueFeed(
-            path, items, language_model, publisher, state, metrics, serving.max_message_bytes
-        )
-        feed = ReleaseFeed(
-            path,
-            ReleaseStore(settings.store.releases, self._directory / "releases"),
-            Expected(
-                base_sha256(model.base),
-                model.dim,
-                model.layers,
-                model.lora_rank,
-                tuple(sorted(settings.actions)),
-                model.pooling,
-                model.max_tokens,
-            ),
-            load_trusted(settings.security.trusted_keys),
-            settings.profile.seen_bytes,
-            serving.sweep_users,
-            catalogue,
-            language_model,
-            state,
-            metrics,
-            partitions.sources,
-            delivery.deliver,
-        )
-        rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
-        return Worker(
-            path,
-            partitions,
-            catalogue,
-            feed,
-            language_model,
-            publisher,
-            delivery,
-            state,
-            metrics,
-            topics,
-            rules,
-            serving,
-        )
-
     def _connect_rebalances(self, app: ChunkApp, worker: Worker) -> None:
         def is_open(tp: TP) -> bool:
             return (
@@ -310,19 +213,6 @@ class _Process:
                         source, await worker.state.run(worker.path.flush_due, source, time.time())
                     )
 
-    async def _watch_ready(self, metrics: WorkerMetrics, port: int) -> None:
-        """Keep the metric true, and log every change of readiness once."""
-        told: str | None = ""
-        while True:
-            reason = self.why_not_ready()
-            metrics.ready.set(reason is None)
-            if reason != told:
-                told = reason
-                log.info("ready" if reason is None else "not ready", reason=reason, http=port)
-            asleep = time.perf_counter()
-            await asyncio.sleep(LOOK_EVERY_S)
-            metrics.loop_lag.observe(max(0.0, time.perf_counter() - asleep - LOOK_EVERY_S))
-
     async def _guard(self, work: Any) -> None:
         try:
             await work
@@ -348,31 +238,3 @@ def _cut_off_after(seconds: float) -> None:
     timer = threading.Timer(seconds, cut_off)
     timer.daemon = True
     timer.start()
-
-
-@contextlib.contextmanager
-def _instance_directory(root: Path, instance: str | None) -> Iterator[Path]:
-    """A directory that no other worker on this machine uses, held by a file lock."""
-    names = [instance] if instance else [f"worker-{number}" for number in range(MAX_INSTANCES)]
-    for name in names:
-        directory = root / name
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock = (directory / "lock").open("w")
-        except OSError as error:
-            raise StoreError(
-                f"store.directory {str(directory)!r} cannot be written: {error}; give a directory "
-                "that this user may write (DRIFTLINE_STORE__DIRECTORY)"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        with lock:
-            yield directory
-        return
-    raise SettingsError(
-        f"another worker on this machine already uses {root}/{instance or 'worker-*'}; give this "
-        "one another --instance"
-    )

@@ -149,3 +149,7 @@ class ChunkApp(faust.App):
 
     def _new_transport(self) -> Any:
         return ChunkTransport(self.conf.broker_consumer, self)
+
+    def committed(self, tp: TP) -> int:
+        """The offset committed for a partition, 0 when there is none."""
+        return cast(ChunkConsumer, self.consumer)._committed_offset.get(tp) or 0

@@ -7,13 +7,14 @@ a defect and shows its trace.  The learner is imported lazily, and only here.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -152,13 +153,16 @@ def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPor
 
     Example: `driftline learn --http-port 9100`
     """
+    from prometheus_client import CollectorRegistry
+
     from learner.service import run_learner
+    from profiles.metrics import LearnerMetrics
 
     settings = read_settings(config, bootstrap, http_port)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_learner(settings, stop)
+    run_learner(settings, stop, LearnerMetrics(CollectorRegistry()))
 
 
 @app.command()
@@ -262,28 +266,40 @@ def releases_list(
     """
     from learner.releases_cli import list_releases
 
-    rows = list_releases(read_settings(config, bootstrap))
+    lines = list_releases(read_settings(config, bootstrap))
     if as_json:
-        print(json.dumps(rows, indent=2))
+        _print_json(lines)
         return
     table = Table("release", "status", "parent", "decided", "NDCG@10", "reason")
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in _LISTED))
+    for line in lines:
+        notice = line.notice
+        decided = datetime.fromtimestamp(notice.decided_at, UTC).isoformat(timespec="seconds")
+        quality = notice.metrics.get("recent_ndcg10_candidate")
+        table.add_row(
+            f"{notice.release_id}{' *' if line.is_serving else ''}",
+            notice.status,
+            notice.parent_id or "",
+            decided,
+            "" if quality is None else f"{quality:.4f}",
+            escape(notice.reason),
+        )
     Console().print(table)
-
-
-_LISTED = ("release_id", "status", "parent_id", "decided_at", "ndcg10", "reason")
+    print("* serves now")
 
 
 @releases_app.command("show")
-def releases_show(release_id: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
+def releases_show(
+    release_id: Annotated[str | None, typer.Argument(help="Default: the serving one.")] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
     """The manifest and the decisions about one release, as JSON.
 
     Example: `driftline releases show r00002-0123456789abcdef`
     """
     from learner.releases_cli import show_release
 
-    print(json.dumps(show_release(read_settings(config, bootstrap), release_id), indent=2))
+    _print_json(show_release(read_settings(config, bootstrap), release_id))
 
 
 @releases_app.command("promote")
@@ -294,7 +310,7 @@ def releases_promote(release_id: str, config: Config = None, bootstrap: Bootstra
     """
     from learner.releases_cli import promote
 
-    _say(promote(read_settings(config, bootstrap), release_id))
+    _print_json(promote(read_settings(config, bootstrap), release_id))
 
 
 @releases_app.command("rollback")
@@ -305,11 +321,11 @@ def releases_rollback(config: Config = None, bootstrap: Bootstrap = None) -> Non
     """
     from learner.releases_cli import rollback
 
-    _say(rollback(read_settings(config, bootstrap)))
+    _print_json(rollback(read_settings(config, bootstrap)))
 
 
-def _say(outcome: Any) -> None:
-    print(json.dumps(outcome, indent=2) if isinstance(outcome, dict) else outcome)
+def _print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 if __name__ == "__main__":

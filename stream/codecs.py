@@ -18,6 +18,8 @@ from profiles.errors import BadMessage
 from profiles.events import Event, check_key, decode_event, key64
 from stream.chunks import Record
 
+MAX_VALUE = 60_000.0
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -149,13 +151,17 @@ def to_batch(
         actions=np.array([actions[event.action] for event in events], dtype=np.int64),
         values=np.array(
             [0.0 if event.value is None else _bounded(event.value) for event in events],
-            dtype=np.float32,
-        ),
+            dtype=np.float16,
+        ).astype(np.float32),
         ts=np.array([event.ts for event in events], dtype=np.float64),
     )
     return batch, list(rows)
 
 
 def _bounded(value: float) -> float:
-    """A value that float32 can hold.  The model clips far below this anyway."""
-    return max(-1e9, min(1e9, value))
+    """A value that float16, which the history keeps, can hold.  The model clips far below this.
+
+    Rounding happens here, before the value is used, so that a rebuild from the history sees
+    exactly what the first pass saw.
+    """
+    return max(-MAX_VALUE, min(MAX_VALUE, value))

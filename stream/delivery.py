@@ -35,6 +35,7 @@ class Delivery:
     ) -> None:
         self.topic_ids = topic_ids
         self.progress_at = time.monotonic()
+        self.positions: dict[tuple[str, int], int] = {}
         self._publisher = publisher
         self._topics = topics
         self._metrics = metrics
@@ -66,7 +67,7 @@ class Delivery:
         await self._room.acquire()
         place = (chunk.topic, chunk.partition)
         task = asyncio.create_task(
-            self._finish(self._last.get(place), source, sent, event, oldest_ms)
+            self._finish(self._last.get(place), source, chunk, sent, event, oldest_ms)
         )
         self._last[place] = task
         self._tasks.add(task)
@@ -100,6 +101,7 @@ class Delivery:
         self,
         before: asyncio.Task[None] | None,
         source: Source,
+        chunk: Chunk,
         sent: Sent,
         event: Any,
         oldest_ms: int | None,
@@ -110,6 +112,7 @@ class Delivery:
                 await asyncio.shield(before)
             self._note_changelog(source, sent)
             event.ack()
+            self.positions[chunk.topic, chunk.partition] = chunk.records[-1].offset + 1
             self.progress_at = time.monotonic()
             if oldest_ms is not None:
                 self._metrics.latency.observe(max(0.0, time.time() - oldest_ms / 1000.0))

@@ -100,7 +100,8 @@ class LanguageModel:
         """End the child; what it was doing is dropped."""
         for process in list((self._pool._processes or {}).values()):
             process.terminate()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Waiting lets the pool's own thread see the death and give its semaphores back.
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     @staticmethod
     def _new_pool() -> ProcessPoolExecutor:

@@ -134,7 +134,9 @@ class Recommender:
         history = read_history(records)
         rows = self.catalog.rows_of(history.items[:, -MAX_REASON_HISTORY:])
         rows = np.where(history.mask[:, -MAX_REASON_HISTORY:], rows, -1)
-        usable: Rows = np.where((rows >= 0) & space.known[rows], rows, -1) if rows.size else rows
+        if not len(space.known):
+            return rows  # an empty catalogue: every one is -1
+        usable: Rows = np.where((rows >= 0) & space.known[rows], rows, -1)
         return usable
 
     def _item(
@@ -142,9 +144,10 @@ class Recommender:
     ) -> ScoredItem:
         items = self.catalog.items
         item = items[row]
-        reasons = []
-        for past_row, share in zip(past_rows, shares, strict=True):
-            if share > 0.0:
+        reasons: list[Reason] = []
+        for at, (past_row, share) in enumerate(zip(past_rows, shares, strict=True)):
+            # A user may have touched one item twice: it is named once.
+            if share > 0.0 and past_row not in past_rows[:at]:
                 past = items[past_row]
                 reasons.append(
                     Reason("history", share, past.item_id, past.title, _shared_tag(item, past))

@@ -203,6 +203,8 @@ class ReleaseFeed:
         """Rebuild everyone who has not been touched, a slice at a time."""
         started = time.perf_counter()
         space = self._path.serving
+        stale = sum(source.store.watermark.count for source in self._sources())
+        self._metrics.profiles_stale.set(stale)
         for source in self._sources():
             after: bytes | None = None
             while True:
@@ -211,6 +213,7 @@ class ReleaseFeed:
                 )
                 if messages:
                     await self._send_changelog(source, messages)
+                    self._metrics.profiles_stale.dec(len(messages))
                 if wanting:
                     texts = await self._language_model.encode(
                         space.release.adapter_directory, [text for _, text in wanting]

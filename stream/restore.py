@@ -64,8 +64,9 @@ async def restore(
             reached = await consumer.position(tp)
             if records or reached > position:
                 position = reached
-                latest = {record.key: record.value for record in records if record.key}
-                await state.run(absorb, store, layout, latest, position)
+                await state.run(
+                    absorb, store, layout, [(r.key, r.value) for r in records if r.key], position
+                )
         gauge.set(0)
         return int(position)
     except KafkaError as error:
@@ -80,10 +81,15 @@ async def restore(
 def absorb(
     store: PartitionStore,
     layout: RecordLayout,
-    latest: dict[bytes, bytes | None],
+    records: Sequence[tuple[bytes, bytes | None]],
     position: int,
 ) -> None:
-    """Take a batch of changelog records into the store; `position` is the offset after them."""
+    """Take changelog records, in log order, into the store; `position` is the offset after them.
+
+    Of one user the furthest record counts, not the last: a worker that was suspended past its
+    session can still write an old profile behind a newer one.
+    """
+    latest = _furthest(layout, records)
     users = list(latest)
     existing = store.get_many(users)
     kept_users: list[bytes] = []
@@ -100,6 +106,34 @@ def absorb(
     store.write(
         kept_users, kept, msgspec.structs.replace(store.watermark, changelog=position, count=count)
     )
+
+
+def _furthest(
+    layout: RecordLayout, records: Sequence[tuple[bytes, bytes | None]]
+) -> dict[bytes, bytes | None]:
+    """One payload per user; a tombstone ends what came before it."""
+    decoded, _ = split_tails(layout, [payload for _, payload in records if payload is not None])
+    places = iter(
+        zip(
+            decoded["topic"].tolist(),
+            decoded["offset"].tolist(),
+            decoded["revision"].tolist(),
+            strict=True,
+        )
+    )
+    latest: dict[bytes, bytes | None] = {}
+    reached: dict[bytes, tuple[int, int, int]] = {}
+    for user, payload in records:
+        if payload is None:
+            reached.pop(user, None)
+        else:
+            place = next(places)
+            before = reached.get(user)
+            if before is not None and before[0] == place[0] and before[1:] > place[1:]:
+                continue
+            reached[user] = place
+        latest[user] = payload
+    return latest
 
 
 def _is_newer(

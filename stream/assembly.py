@@ -1,0 +1,131 @@
+"""How a worker is put together from its settings: no logic, only what is given to whom."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from profiles.catalog import Catalog
+from profiles.config import Settings
+from profiles.encoder import base_sha256
+from profiles.metrics import WorkerMetrics
+from profiles.registry import ReleaseStore
+from profiles.release import Expected
+from profiles.signing import load_trusted
+from profiles.state import RecordLayout
+from profiles.topics import Topics
+from stream.agents import Worker
+from stream.broadcast import Broadcast
+from stream.catalogue_feed import CatalogueFeed
+from stream.chunks import ChunkApp
+from stream.codecs import Rules
+from stream.delivery import Delivery
+from stream.event_path import EventPath
+from stream.language_model import LanguageModel
+from stream.partitions import Partitions
+from stream.publisher import Publisher
+from stream.release_feed import ReleaseFeed
+from stream.state_thread import StateThread
+
+
+def new_app(settings: Settings) -> ChunkApp:
+    """The Faust app: its group, its commits, none of its web server or tables."""
+    serving, bootstrap = settings.serving, settings.broker.bootstrap
+    return ChunkApp(
+        serving.group,
+        broker=[f"kafka://{address.strip()}" for address in bootstrap.split(",")],
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        datadir=tempfile.mkdtemp(prefix="driftline-faust-"),
+        store="memory://",
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=serving.commit_interval_s,
+        broker_session_timeout=serving.session_timeout_s,
+        broker_heartbeat_interval=serving.session_timeout_s / 5.0,
+        broker_max_poll_records=serving.chunk_records,
+        stream_buffer_maxsize=8,
+        stream_wait_empty=True,
+        stream_processing_timeout=10 * serving.stall_after_s,
+    )
+
+
+def build_worker(
+    settings: Settings,
+    directory: Path,
+    topics: Topics,
+    ids: Mapping[str, str],
+    metrics: WorkerMetrics,
+    state: StateThread,
+    language_model: LanguageModel,
+    publisher: Publisher,
+    items: Broadcast,
+    fail: Callable[[BaseException], None],
+) -> Worker:
+    """Put the parts of a worker together; `fail` is told what it cannot go on with."""
+    serving, model = settings.serving, settings.model
+    # Sorted, as the learner has them: the order of a settings file must not matter.
+    actions = {name: at for at, name in enumerate(sorted(settings.actions))}
+    layout = RecordLayout(
+        model.dim,
+        model.layers,
+        settings.profile.history,
+        settings.profile.recent_ids,
+        settings.profile.seen_bytes,
+    )
+    catalog = Catalog()
+    path = EventPath(layout, serving, actions, catalog, metrics)
+    delivery = Delivery(publisher, topics, ids, metrics, fail)
+    partitions = Partitions(
+        directory,
+        settings.store.sync_writes,
+        layout,
+        settings.broker.bootstrap,
+        topics,
+        ids,
+        state,
+        metrics,
+        fail,
+    )
+    catalogue = CatalogueFeed(
+        path, items, language_model, publisher, state, metrics, serving.max_message_bytes
+    )
+    feed = ReleaseFeed(
+        path,
+        ReleaseStore(settings.store.releases, directory / "releases"),
+        Expected(
+            base_sha256(model.base),
+            model.dim,
+            model.layers,
+            model.lora_rank,
+            tuple(sorted(settings.actions)),
+            model.pooling,
+            model.max_tokens,
+        ),
+        load_trusted(settings.security.trusted_keys),
+        settings.profile.seen_bytes,
+        serving.sweep_users,
+        catalogue,
+        language_model,
+        state,
+        metrics,
+        partitions.sources,
+        delivery.deliver,
+    )
+    rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
+    return Worker(
+        path,
+        partitions,
+        catalogue,
+        feed,
+        language_model,
+        publisher,
+        delivery,
+        state,
+        metrics,
+        topics,
+        rules,
+        serving,
+    )

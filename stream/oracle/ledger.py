@@ -1,0 +1,215 @@
+"""What should have happened: every valid event once, in order, by user.
+
+The rules of the contract are written down here a second time, on plain JSON.  An event is dead if
+it breaks one; it is a repetition if its id is among the user's `recent_ids` last applied ones.
+Two rules depend on when a worker looked (an item that came late, a time barely in the future):
+there, and only there, the dead-letter topic is believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.config import Settings
+from profiles.head import Floats
+from stream.oracle.catalogue import Catalogue
+from stream.oracle.records import Raw
+
+Ints = npt.NDArray[np.int64]
+Place = tuple[int, int]
+"""Partition and offset."""
+
+MAX_ID_LENGTH = 256
+MAX_CONTEXT = 32
+MAX_VALUE = 1e30
+KEPT_VALUE = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Events that count, sorted by user, each user's in the order of application.
+
+    Rows of user u are `first[u]` up to `first[u] + count[u]`.  Shapes: first, count (U,); items
+    (catalogue rows), item_keys, actions, values, ts, partitions, offsets (E,).  `dead`: place to
+    reason of every event that breaks a rule; `appended_ms`: when each record was appended.
+    """
+
+    produced: int
+    repeated: int
+    users: tuple[bytes, ...]
+    index: dict[bytes, int]
+    first: Ints
+    count: Ints
+    items: Ints
+    item_keys: npt.NDArray[np.uint64]
+    actions: Ints
+    values: Floats
+    ts: npt.NDArray[np.float64]
+    partitions: Ints
+    offsets: Ints
+    dead: dict[Place, str]
+    appended_ms: dict[Place, int]
+
+
+@dataclass(slots=True)
+class _Log:
+    """One user's events while they are being collected."""
+
+    recent: deque[str]
+    rows: list[tuple[int, int, float, float, int, int]] = field(default_factory=list)
+
+
+def keep_ledger(
+    records: Iterable[Raw],
+    catalogue: Catalogue,
+    settings: Settings,
+    dead_lettered: Mapping[Place, str],
+) -> Ledger:
+    """Read the events topic.  `dead_lettered`: what the workers set aside, and why."""
+    actions = {name: at for at, name in enumerate(sorted(settings.actions))}
+    logs: dict[bytes, _Log] = {}
+    dead: dict[Place, str] = {}
+    appended_ms: dict[Place, int] = {}
+    repeated = 0
+    for record in records:
+        place = (record.partition, record.offset)
+        appended_ms[place] = record.timestamp_ms
+        event, reason = _judge(record, actions, catalogue, settings, dead_lettered.get(place))
+        if reason is not None:
+            dead[place] = reason
+            continue
+        assert record.key is not None, "the key is the user's id"
+        log = logs.get(record.key)
+        if log is None:
+            log = logs[record.key] = _Log(deque(maxlen=settings.profile.recent_ids))
+        if event["event_id"] in log.recent:
+            repeated += 1
+            continue
+        log.recent.append(event["event_id"])
+        value = max(-KEPT_VALUE, min(KEPT_VALUE, event.get("value") or 0.0))
+        item, action = catalogue.rows[event["item_id"]], actions[event["action"]]
+        log.rows.append((item, action, value, event["ts"], *place))
+    rows = [row for log in logs.values() for row in log.rows]
+    columns = list(zip(*rows, strict=True)) or [()] * 6
+    items = np.array(columns[0], dtype=np.int64)
+    count = np.array([len(log.rows) for log in logs.values()], dtype=np.int64)
+    return Ledger(
+        produced=len(appended_ms),
+        repeated=repeated,
+        users=tuple(logs),
+        index={user: at for at, user in enumerate(logs)},
+        first=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)[: len(count)],
+        count=count,
+        items=items,
+        item_keys=catalogue.keys[items],
+        actions=np.array(columns[1], dtype=np.int64),
+        values=np.array(columns[2], dtype=np.float32),
+        ts=np.array(columns[3], dtype=np.float64),
+        partitions=np.array(columns[4], dtype=np.int64),
+        offsets=np.array(columns[5], dtype=np.int64),
+        dead=dead,
+        appended_ms=appended_ms,
+    )
+
+
+def dead_places(records: Iterable[Raw]) -> tuple[int, dict[Place, str]]:
+    """The dead-letter topic of events: how many records, and place to reason of what they were."""
+    places: dict[Place, str] = {}
+    number = 0
+    for record in records:
+        number += 1
+        told = {name: value.decode() for name, value in record.headers if name.startswith("__conn")}
+        place = (
+            int(told.get("__connect.errors.partition", -1)),
+            int(told.get("__connect.errors.offset", -1)),
+        )
+        places[place] = told.get("__connect.errors.exception.class.name", "")
+    return number, places
+
+
+# Any, below: decoded JSON is anything.
+def _judge(
+    record: Raw,
+    actions: Mapping[str, int],
+    catalogue: Catalogue,
+    settings: Settings,
+    said: str | None,
+) -> tuple[dict[str, Any], str | None]:
+    """The event and None, or why it is dead.  `said`: the worker's reason, if it gave one."""
+    if not record.value:
+        return {}, "empty"
+    if len(record.value) > settings.serving.max_message_bytes:
+        return {}, "oversized"
+    try:
+        event = json.loads(record.value, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return {}, "malformed"
+    if not _fits(event):
+        return {}, "invalid"
+    if not _is_text(event["user_id"], event["event_id"], event["item_id"], event["action"]):
+        return event, "bad-text"
+    if abs(event.get("value") or 0.0) > MAX_VALUE:
+        return event, "bad-value"
+    if event["ts"] < 0:
+        return event, "bad-time"
+    ahead_s = event["ts"] - record.timestamp_ms / 1000.0
+    if ahead_s > settings.serving.max_ahead_s and said == "future-dated":
+        return event, "future-dated"
+    if record.key != event["user_id"].encode():
+        return event, "wrong-key"
+    if event["action"] not in actions:
+        return event, "unknown-action"
+    row = catalogue.rows.get(event["item_id"])
+    if row is None:
+        return event, "unknown-item"
+    if said == "unknown-item" and catalogue.first_ms[row] > record.timestamp_ms:
+        return event, "unknown-item"
+    return event, None
+
+
+def _fits(event: Any) -> bool:
+    """Whether it has the fields of an event, of the right types."""
+    if not isinstance(event, dict):
+        return False
+    for name in ("event_id", "user_id", "item_id", "action"):
+        text = event.get(name)
+        if not isinstance(text, str) or not 0 < len(text) <= MAX_ID_LENGTH:
+            return False
+    session, context = event.get("session_id"), event.get("context")
+    return (
+        _is_number(event.get("ts"))
+        and (event.get("value") is None or _is_number(event["value"]))
+        and (session is None or (isinstance(session, str) and len(session) <= MAX_ID_LENGTH))
+        and (context is None or _is_context(context))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_context(context: Any) -> bool:
+    return (
+        isinstance(context, dict)
+        and len(context) <= MAX_CONTEXT
+        and not any(isinstance(value, dict | list) for value in context.values())
+    )
+
+
+def _is_text(*texts: str) -> bool:
+    """Whether all can be written as UTF-8 and hold no NUL."""
+    try:
+        return all(b"\x00" not in text.encode() for text in texts)
+    except UnicodeEncodeError:
+        return False
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,84 @@
+"""Every record that stands in a topic, read in no group, from its beginning to its present end.
+
+kafka-python, where the workers use aiokafka: a fault of one client should not hide in both.
+Checksums are left to the broker, which verified them on arrival: in pure Python they would cost
+more than everything else here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from profiles.config import BrokerSettings
+from profiles.errors import BrokerError, TopicError
+
+POLL_MS = 500
+SILENCE_S = 30.0
+"""A broker that gives nothing for so long before the end is reached is not going to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One record as it stands in the log.  `timestamp_ms` is the topic's kind of time."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def read_topic(broker: BrokerSettings, topic: str) -> Iterator[Raw]:
+    """Records of all partitions; those of one partition in order.
+
+    Raises: BrokerError, TopicError.
+    """
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=broker.bootstrap.split(","),
+            bootstrap_timeout_ms=int(broker.connect_timeout_s * 1000),
+            enable_auto_commit=False,
+            check_crcs=False,
+            max_poll_records=10_000,
+            max_partition_fetch_bytes=8 * 2**20,
+            fetch_max_wait_ms=50,
+        )
+    except (KafkaError, OSError) as error:
+        raise BrokerError(f"no Kafka at {broker.bootstrap}: {error!r}") from error
+    try:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise TopicError(f"topic {topic!r} does not exist: run `driftline topics create`")
+        places = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        ends = consumer.end_offsets(places)
+        heard_s = time.monotonic()
+        while any(consumer.position(place) < end for place, end in ends.items()):
+            fetched = consumer.poll(timeout_ms=POLL_MS)
+            if fetched:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > SILENCE_S:
+                raise BrokerError(f"topic {topic!r} gave nothing for {SILENCE_S:.0f} s")
+            for place, records in fetched.items():
+                for record in records:
+                    # What is produced while we read belongs to the next check.
+                    if record.offset < ends[place]:
+                        yield Raw(
+                            place.partition,
+                            record.offset,
+                            record.timestamp,
+                            record.key,
+                            record.value,
+                            tuple(record.headers or ()),
+                        )
+    except KafkaError as error:
+        raise BrokerError(f"topic {topic!r} cannot be read: {error!r}") from error
+    finally:
+        consumer.close()

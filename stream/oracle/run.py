@@ -1,0 +1,243 @@
+"""The oracle from end to end: read the topics, keep the ledger, compare, sum up.
+
+Run it when the workers have nothing left to do: an event that is still on its way counts as lost.
+`examine` is the same without Kafka, for tests that write the records by hand.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.config import Settings
+from profiles.errors import BadMessage
+from profiles.events import decode_notice, key64
+from profiles.registry import ReleaseStore
+from profiles.state import RecordLayout
+from profiles.topics import DEAD_LETTERED, Topics
+from stream.oracle.catalogue import Catalogue, read_catalogue
+from stream.oracle.changelog import Changelog, read_changelog
+from stream.oracle.ledger import Ledger, dead_places, keep_ledger
+from stream.oracle.models import Encode, Model, encoder_of, load_models
+from stream.oracle.profile_check import check_profiles, count_events
+from stream.oracle.quality import Quality, judge, later_events
+from stream.oracle.recommendation_check import check_recommendations, read_outputs
+from stream.oracle.records import Raw, read_topic
+from stream.oracle.report import OracleReport
+
+SAMPLE_SEED = 0
+SERVED = ("serving", "retired", "rolled-back")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Records of the topics, each to be read once."""
+
+    items: Iterable[Raw]
+    events: Iterable[Raw]
+    events_dead: Iterable[Raw]
+    profiles: Iterable[Raw]
+    recommendations: Iterable[Raw]
+    releases: Iterable[Raw]
+    other_dead: int = 0
+
+
+def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleReport:
+    """Check a deployment by its topics and its release store.
+
+    Args:
+        sample_users: recompute the profiles of so many users only (seeded choice).
+    Raises: BrokerError, TopicError, ReleaseError, StoreCorruptError.
+    """
+    topics = Topics.under(settings.topics.prefix)
+    broker = settings.broker
+    dead = {name: topics.dlq(getattr(topics, name)) for name in DEAD_LETTERED if name != "events"}
+    evidence = Evidence(
+        items=read_topic(broker, topics.items),
+        events=read_topic(broker, topics.events),
+        events_dead=read_topic(broker, topics.dlq(topics.events)),
+        profiles=read_topic(broker, topics.profiles),
+        recommendations=read_topic(broker, topics.recommendations),
+        releases=read_topic(broker, topics.releases),
+        other_dead=sum(1 for name in dead.values() for _ in read_topic(broker, name)),
+    )
+    with tempfile.TemporaryDirectory(prefix="driftline-oracle-") as cache:
+        store = ReleaseStore(settings.store.releases, Path(cache))
+        return examine(evidence, settings, store, encoder_of(settings.model), sample_users)
+
+
+def examine(
+    evidence: Evidence,
+    settings: Settings,
+    store: ReleaseStore,
+    encode: Encode,
+    sample_users: int | None = None,
+) -> OracleReport:
+    """Compare what stands in the records with what should."""
+    clock = _Clock()
+    catalogue = read_catalogue(evidence.items)
+    dead_count, dead = dead_places(evidence.events_dead)
+    ledger = keep_ledger(evidence.events, catalogue, settings, dead)
+    clock.lap("events")
+    log = read_changelog(evidence.profiles, _layout(settings))
+    clock.lap("changelog")
+    outputs = read_outputs(evidence.recommendations, ledger, log, catalogue)
+    clock.lap("recommendations")
+    served = served_releases(evidence.releases)
+    wanted = {int(key) for key in np.unique(log.release)} | {key64(name) for name in served}
+    models = load_models(store, wanted, catalogue, encode)
+    clock.lap("releases")
+    counts = count_events(ledger, log)
+    profiles = check_profiles(
+        ledger, log, models, settings.profile.history, _chosen(len(ledger.users), sample_users)
+    )
+    clock.lap("profiles")
+    verdict = check_recommendations(outputs, log, models)
+    clock.lap("scores")
+    first, trained, last, promoted = _compare(served, models, ledger, catalogue, settings)
+    clock.lap("quality")
+    p50, p95, p99 = _percentiles(outputs.latency_ms)
+    written50, _, written99 = _percentiles(outputs.written_ms)
+    return OracleReport(
+        events_produced=ledger.produced,
+        events_expected=_expected(ledger, log),
+        events_applied=counts.applied,
+        events_lost=counts.lost,
+        events_double_applied=counts.doubled,
+        events_repeated=ledger.repeated,
+        dead_lettered=dead_count + evidence.other_dead,
+        dead_letters_missing=len(ledger.dead.keys() - dead.keys()),
+        dead_letters_unexpected=len(dead.keys() - ledger.dead.keys()),
+        users=len(ledger.users),
+        users_erased=len(log.erased),
+        histories_wrong=counts.histories_wrong,
+        profiles_checked=len(profiles.checked),
+        profiles_wrong=len(profiles.wrong),
+        profiles_skipped=len(profiles.skipped),
+        profile_points=profiles.points,
+        profile_worst_difference=profiles.worst,
+        changelog_records=len(log.user),
+        changelog_stale=profiles.stale,
+        recommendations=len(outputs.user),
+        recommendations_repeated=outputs.repeated,
+        recommendations_unreadable=outputs.unreadable,
+        recommendations_checked=verdict.checked,
+        recommendations_unmatched=verdict.unmatched,
+        recommendations_uncertain=verdict.uncertain,
+        mixed_release_recommendations=verdict.mixed,
+        releases_served=served,
+        releases_promoted=promoted,
+        swaps_by_partition=dict(sorted(outputs.changes.items())),
+        event_to_recommendation_p50_ms=p50,
+        event_to_recommendation_p95_ms=p95,
+        event_to_recommendation_p99_ms=p99,
+        event_to_output_p50_ms=written50,
+        event_to_output_p99_ms=written99,
+        hr10_first_release=first.hr10,
+        hr10_last_release=last.hr10,
+        ndcg10_first_release=first.ndcg10,
+        ndcg10_last_release=last.ndcg10,
+        hr10_first_trained_release=trained.hr10,
+        quality_events=last.events,
+        quality_users=last.users,
+        seconds=clock.laps,
+    )
+
+
+def served_releases(records: Iterable[Raw]) -> list[str]:
+    """Every release that has served, in order; the one that serves now comes last.
+
+    A release's first notice decides its place: what is said of it later has a higher sequence.
+    """
+    first: dict[str, int] = {}
+    newest: dict[str, tuple[int, str]] = {}
+    for record in records:
+        try:
+            notice = decode_notice(record.value)
+        except BadMessage:
+            continue
+        if notice.status in SERVED:
+            first[notice.release_id] = min(notice.sequence, first.get(notice.release_id, 2**62))
+        if notice.sequence >= newest.get(notice.release_id, (-1, ""))[0]:
+            newest[notice.release_id] = (notice.sequence, notice.status)
+    serving = [name for name in first if newest[name][1] == "serving"]
+    now = max(serving, key=lambda name: newest[name], default=None)
+    order = sorted(first, key=lambda name: first[name])
+    return [name for name in order if name != now] + ([now] if now else [])
+
+
+def _compare(
+    served: list[str],
+    models: Mapping[int, Model],
+    ledger: Ledger,
+    catalogue: Catalogue,
+    settings: Settings,
+) -> tuple[Quality, Quality, Quality, int]:
+    """First, first trained and last release on the same events; how many trained ones served."""
+    nothing = Quality(0, 0, 0.0, 0.0)
+    found = [models[key64(name)] for name in served if key64(name) in models]
+    trained = [model for model in found if model.manifest.trained_events > 0]
+    if not found or not len(ledger.items):
+        return nothing, nothing, nothing, len(trained)
+    last = found[-1]
+    topic = Topics.under(settings.topics.prefix).events
+    border = {
+        int(place.rpartition("/")[2]): offset
+        for place, offset in last.manifest.offsets.items()
+        if place.rpartition("/")[0] == topic
+    }
+    later = later_events(ledger, border, len(catalogue.ids), settings.profile.history)
+    if not len(later.row):
+        return nothing, nothing, nothing, len(trained)
+    first = judge(found[0], last, ledger, later)
+    second = judge(trained[0], last, ledger, later) if trained else nothing
+    return first, second, judge(last, found[0], ledger, later), len(trained)
+
+
+def _expected(ledger: Ledger, log: Changelog) -> int:
+    """Events that should be in profiles: those of erased users need not be."""
+    kept = [user not in log.erased for user in ledger.users]
+    return int(ledger.count[np.array(kept, dtype=np.bool_)].sum()) if kept else 0
+
+
+def _layout(settings: Settings) -> RecordLayout:
+    model, profile = settings.model, settings.profile
+    return RecordLayout(
+        model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
+    )
+
+
+def _chosen(users: int, sample: int | None) -> npt.NDArray[np.bool_]:
+    chosen = np.ones(users, dtype=np.bool_)
+    if sample is not None and sample < users:
+        chosen[:] = False
+        chosen[np.random.default_rng(SAMPLE_SEED).choice(users, sample, replace=False)] = True
+    return chosen
+
+
+def _percentiles(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Median, 95th and 99th; 0 where there is nothing."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 0.0, 0.0
+    p50, p95, p99 = np.percentile(known, [50, 95, 99]).round(2).tolist()
+    return p50, p95, p99
+
+
+class _Clock:
+    """Seconds per part."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last_s = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now_s = time.perf_counter()
+        self.laps[name] = round(now_s - self._last_s, 2)
+        self._last_s = now_s

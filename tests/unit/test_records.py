@@ -1,0 +1,180 @@
+"""A profile as bytes: what goes in comes out, and what does not fit is said to be damaged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.config import Settings
+from profiles.errors import StoreCorruptError
+from profiles.state import (
+    RecordLayout,
+    bloom_slots,
+    decode_records,
+    empty_records,
+    encode_records,
+    mark_seen,
+    read_history,
+    split_tails,
+    was_seen,
+)
+from tests.unit.builders import LAYOUT, random_records
+
+pytestmark = pytest.mark.unit
+
+layouts = st.builds(
+    RecordLayout,
+    dim=st.integers(1, 9),
+    layers=st.integers(1, 3),
+    history=st.integers(1, 9),
+    recent_ids=st.integers(1, 5),
+    seen_bytes=st.integers(1, 40),
+)
+
+
+@given(layouts, st.integers(0, 5), st.integers(0, 99))
+def test_records_survive_their_encoding(layout: RecordLayout, users: int, seed: int) -> None:
+    records = random_records(layout, users, seed)
+    payloads = encode_records(records)
+    assert [len(payload) for payload in payloads] == [layout.dtype.itemsize] * users
+    assert decode_records(layout, payloads).tobytes() == records.tobytes()
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=5))
+def test_tails_survive_beside_their_records(texts: list[str]) -> None:
+    records = random_records(LAYOUT, len(texts))
+    tails = [text.encode("utf-8", "surrogatepass") for text in texts]
+    decoded, again = split_tails(LAYOUT, encode_records(records, tails))
+    assert decoded.tobytes() == records.tobytes()
+    assert again == tails
+
+
+def test_decoded_records_can_be_written_without_touching_the_payload() -> None:
+    payload = encode_records(empty_records(LAYOUT, 1))[0]
+    before = bytes(payload)
+    decode_records(LAYOUT, [payload])["events"] = 7
+    assert payload == before
+
+
+def test_a_profile_at_default_settings_takes_at_most_two_kilobytes() -> None:
+    model, profile = Settings().model, Settings().profile
+    layout = RecordLayout(
+        model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
+    )
+    assert layout.dtype.itemsize <= 2048
+
+
+def test_a_new_profile_has_applied_and_emitted_nothing() -> None:
+    blank = empty_records(LAYOUT, 2)
+    assert blank["events"].tolist() == [0, 0]
+    assert blank["offset"].tolist() == blank["emit_offset"].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("lengths", [(-1,), (0, -1), (-1, 1), (3,)])
+def test_a_payload_of_another_size_is_damage_with_a_remedy(lengths: tuple[int, ...]) -> None:
+    payload = encode_records(empty_records(LAYOUT, 1))[0]
+    payloads = [(payload + bytes(9))[: len(payload) + extra] for extra in lengths]
+    with pytest.raises(StoreCorruptError, match=r"bytes.*topic prefix.*restore the old settings"):
+        decode_records(LAYOUT, payloads)
+
+
+@pytest.mark.parametrize("field", ["version", "layout"])
+def test_a_payload_of_another_version_or_layout_is_damage_with_a_remedy(field: str) -> None:
+    records = empty_records(LAYOUT, 3)
+    records[field][1] += 1
+    with pytest.raises(StoreCorruptError, match=r"1 of 3 .* version or layout.*topic prefix"):
+        decode_records(LAYOUT, encode_records(records))
+
+
+@pytest.mark.parametrize("field", ["dim", "layers", "history", "recent_ids", "seen_bytes"])
+def test_every_size_has_its_part_in_the_layout_byte(field: str) -> None:
+    bigger = [replace(LAYOUT, **{field: getattr(LAYOUT, field) + more}) for more in range(40)]
+    assert len({layout.checksum for layout in bigger}) > 30
+
+
+def test_the_layout_byte_is_the_same_in_every_process() -> None:
+    program = (
+        "from profiles.state import RecordLayout;"
+        f"print(RecordLayout({LAYOUT.dim}, {LAYOUT.layers}, {LAYOUT.history},"
+        f"{LAYOUT.recent_ids}, {LAYOUT.seen_bytes}).checksum)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(told.stdout) == LAYOUT.checksum
+
+
+# --- the ring of remembered events --------------------------------------------------------------
+
+happenings = st.lists(
+    st.tuples(
+        st.integers(1, 2**64 - 1), st.integers(0, 2), st.floats(-9, 9), st.integers(0, 10**6)
+    ),
+    max_size=15,
+)
+
+
+@given(st.lists(happenings, max_size=4), st.integers(1, 7))
+def test_the_ring_reads_like_the_last_events_of_a_list(
+    users: list[list[tuple[int, int, float, int]]], size: int
+) -> None:
+    layout = replace(LAYOUT, history=size)
+    records = empty_records(layout, len(users))
+    for row, events in enumerate(users):
+        for number, (item, action, value, ts) in enumerate(events):
+            slot = number % size
+            records["hist_item"][row, slot] = item
+            records["hist_action"][row, slot] = action
+            records["hist_value"][row, slot] = value
+            records["hist_ts"][row, slot] = ts
+        records["events"][row] = len(events)
+
+    history = read_history(records)
+
+    kept = [events[-size:] for events in users]
+    longest = max(map(len, kept), default=0)
+    assert history.mask.shape == (len(users), longest)
+    for row, events in enumerate(kept):
+        missing = longest - len(events)
+        assert history.mask[row].tolist() == [False] * missing + [True] * len(events)
+        assert not history.items[row, :missing].any()
+        assert history.items[row, missing:].tolist() == [item for item, *_ in events]
+        assert history.actions[row, missing:].tolist() == [action for _, action, *_ in events]
+        values = [value for _, _, value, _ in events]
+        np.testing.assert_array_equal(
+            history.values[row, missing:], np.array(values, records["hist_value"].dtype)
+        )
+        times = [float(ts) for *_, ts in events]
+        gaps = [np.nan, *(max(b - a, 0.0) for a, b in zip(times, times[1:], strict=False))]
+        np.testing.assert_array_equal(history.gaps_s[row, missing:], gaps[: len(events)])
+        assert np.isnan(history.gaps_s[row, :missing]).all()
+
+
+# --- the filter of seen items -------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=60, unique=True),
+    st.integers(1, 64),
+)
+def test_the_filter_never_forgets_an_item(keys: list[int], seen_bytes: int) -> None:
+    slots = bloom_slots(np.array(keys, np.uint64), seen_bytes)
+    seen = np.zeros((2, seen_bytes), np.uint8)
+    for slot in slots:
+        mark_seen(seen[:1], slot[None])
+    assert was_seen(seen, slots)[0].all()
+    assert not was_seen(seen, slots)[1].any()
+    np.testing.assert_array_equal(was_seen(seen, np.stack([slots, slots])), was_seen(seen, slots))
+
+
+def test_of_a_hundred_seen_items_fewer_than_one_in_twenty_others_is_mistaken() -> None:
+    keys = np.random.default_rng(3).integers(0, 2**64, size=20_100, dtype=np.uint64)
+    slots = bloom_slots(keys, seen_bytes=256)
+    seen = np.zeros((1, 256), np.uint8)
+    for slot in slots[:100]:
+        mark_seen(seen, slot[None])
+    assert was_seen(seen, slots[100:]).mean() < 0.05

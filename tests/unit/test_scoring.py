@@ -1,0 +1,170 @@
+"""Ranking: exact, without what was seen or is not allowed, and with reasons that add up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.applying import apply_batch
+from profiles.catalog import Catalog
+from profiles.scoring import BLOCK, history_shares, queries, recommend, score_all, top_k
+from profiles.space import Space
+from profiles.state import Records, bloom_slots, empty_records, mark_seen, was_seen
+from tests.unit.builders import (
+    LAYOUT,
+    TOPIC_KEY,
+    make_batch,
+    make_catalog,
+    make_event,
+    make_release,
+    make_space,
+    random_records,
+)
+
+pytestmark = pytest.mark.unit
+
+CATALOG = make_catalog(60)
+SPACE = make_space(CATALOG)
+EVERYTHING = np.ones(60, np.bool_)
+
+widths = st.one_of(
+    st.integers(0, 80),
+    st.sampled_from([BLOCK * n + extra for n in (1, 2, 7, 20, 41) for extra in (-1, 0, 1)]),
+)
+
+
+def make_records(users: int, seed: int = 0) -> Records:
+    records = empty_records(LAYOUT, users)
+    records["release"] = SPACE.key
+    records["profile"] = np.random.default_rng(seed).normal(size=(users, LAYOUT.dim))
+    return records
+
+
+@given(st.integers(0, 3), widths, st.integers(0, 30), st.integers(0, 99), st.booleans())
+def test_top_k_is_what_sorting_gives(
+    users: int, width: int, k: int, seed: int, many_ties: bool
+) -> None:
+    chance = np.random.default_rng(seed)
+    scores = chance.normal(size=(users, width)).astype(np.float32)
+    if many_ties:
+        scores = np.round(scores)
+    scores[chance.random(scores.shape) < 0.3] = -np.inf
+    ranked = top_k(scores, k)
+
+    expected = -np.sort(-scores, axis=1)[:, :k]
+    np.testing.assert_array_equal(ranked.scores, expected)
+    np.testing.assert_array_equal(np.take_along_axis(scores, ranked.rows, axis=1), expected)
+    for row in ranked.rows.tolist():
+        assert len(set(row)) == len(row)
+    if not many_ties:
+        finite = np.isfinite(expected)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(ranked.rows[finite], order[finite])
+
+
+def test_equal_scores_stand_in_the_order_of_their_rows() -> None:
+    ranked = top_k(np.zeros((1, 7), np.float32), 7)
+    assert ranked.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.floats(0, 1), st.floats(0, 1))
+def test_recommendations_are_the_best_of_what_is_allowed_and_unseen(
+    seed: int, k: int, seen_share: float, allowed_share: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    records = make_records(3, seed)
+    allowed = chance.random(60) < allowed_share
+    slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
+    for user, row in np.argwhere(chance.random((3, 60)) < seen_share / 4):
+        mark_seen(records["seen"][user : user + 1], slots[row][None])
+
+    ranked = recommend(records, SPACE, allowed, k, exclude_seen=True)
+
+    assert ranked.rows.shape == ranked.scores.shape == (3, k)
+    scores = score_all(queries(records, SPACE), SPACE)
+    seen = was_seen(records["seen"], slots)
+    for user in range(3):
+        open_rows = [row for row in range(60) if allowed[row] and not seen[user, row]]
+        best = sorted(open_rows, key=lambda row: -scores[user, row])[:k]
+        assert ranked.rows[user].tolist() == best + [-1] * (k - len(best))
+        assert np.isneginf(ranked.scores[user, len(best) :]).all()
+
+
+def test_a_user_who_saw_nearly_everything_gets_what_is_left() -> None:
+    records = make_records(2)
+    slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
+    order = np.argsort(-score_all(queries(records, SPACE), SPACE)[0])
+    for row in order[:20]:  # more than the 2 k + 4 that are ranked at first
+        mark_seen(records["seen"][:1], slots[row][None])
+    ranked = recommend(records, SPACE, EVERYTHING, 3, exclude_seen=True)
+    left = [row for row in order.tolist() if not was_seen(records["seen"][:1], slots)[0, row]]
+    assert ranked.rows[0].tolist() == left[:3]
+    assert (ranked.rows[1] >= 0).all()
+
+
+def test_seen_items_come_again_where_that_is_wanted() -> None:
+    records = make_records(1)
+    records["seen"] = 255
+    assert recommend(records, SPACE, EVERYTHING, 3, exclude_seen=True).rows.tolist() == [[-1] * 3]
+    assert (recommend(records, SPACE, EVERYTHING, 3, exclude_seen=False).rows >= 0).all()
+
+
+def test_more_may_be_asked_for_than_there_are_items() -> None:
+    small = make_catalog(4)
+    space = make_space(small)
+    records = make_records(2)
+    records["release"] = space.key
+    ranked = recommend(records, space, np.ones(4, np.bool_), 10, exclude_seen=True)
+    assert (np.sort(ranked.rows[:, :4], axis=1) == np.arange(4)).all()
+    assert (ranked.rows[:, 4:] == -1).all()
+
+
+def test_an_empty_catalogue_gives_an_empty_list() -> None:
+    nothing = Catalog()
+    space = Space(make_release([]), nothing, LAYOUT.seen_bytes)
+    records = random_records(LAYOUT, 2)
+    ranked = recommend(records, space, np.zeros(0, np.bool_), 3, exclude_seen=True)
+    assert ranked.rows.tolist() == [[-1] * 3] * 2
+    columns, weights = history_shares(ranked, np.full((2, 5), -1), space, reasons=2)
+    assert columns.shape == weights.shape == (2, 3, 0)
+
+
+def test_items_without_a_vector_are_never_recommended() -> None:
+    partial = Space(make_release(CATALOG.items[:5]), CATALOG, LAYOUT.seen_bytes)
+    records = make_records(1)
+    records["release"] = partial.key
+    ranked = recommend(records, partial, EVERYTHING, 10, exclude_seen=False)
+    assert sorted(ranked.rows[0].tolist()) == [-1] * 5 + [0, 1, 2, 3, 4]
+
+
+def test_a_declared_interest_fades_as_events_arrive_and_counts_only_in_its_space() -> None:
+    records = make_records(3)
+    records["profile"] = 0.0
+    records["interest"] = 1.0
+    records["interest_release"][:2] = SPACE.key
+    records["interest_release"][2] = 12345
+    records["events"] = [0, 5, 0]
+    assert queries(records, SPACE)[:, 0].tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_shares_of_the_whole_history_sum_to_one_and_come_best_first() -> None:
+    records = empty_records(LAYOUT, 2)
+    events = [(0, n, make_event("u0", n, f"i{n}")) for n in range(4)]
+    apply_batch(records, make_batch(CATALOG, events), SPACE, CATALOG, TOPIC_KEY, 0.0)
+    ranked = recommend(records[:1], SPACE, EVERYTHING, 5, exclude_seen=True)
+    rows = np.array([[-1, 0, 1, 2, 3]])
+    columns, weights = history_shares(ranked, rows, SPACE, reasons=5)
+    assert weights.shape == (1, 5, 5)
+    np.testing.assert_allclose(weights.sum(axis=2), 1.0, atol=1e-5)
+    assert (np.diff(weights, axis=2) <= 0).all()
+    assert (weights[rows[0][columns] == -1] == 0).all()
+    closest = SPACE.vectors[ranked.rows[0, 0]] @ SPACE.vectors[:4].T
+    assert rows[0, columns[0, 0, 0]] == int(closest.argmax())
+
+
+def test_without_a_history_there_are_no_shares() -> None:
+    ranked = top_k(np.zeros((1, 60), np.float32), 3)
+    _, weights = history_shares(ranked, np.full((1, 4), -1), SPACE, reasons=2)
+    assert not weights.any()

@@ -1,0 +1,227 @@
+"""The catalogue and the space over it: rows that stay, vectors that are never of another text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.catalog import Catalog
+from profiles.events import Item, key64
+from profiles.head import embed_items
+from profiles.release import ItemTable
+from profiles.space import Space
+from profiles.state import bloom_slots
+from tests.unit.builders import (
+    DIM,
+    LAYOUT,
+    TEXT_DIM,
+    make_catalog,
+    make_items,
+    make_release,
+    make_space,
+    unit_rows,
+)
+
+pytestmark = pytest.mark.unit
+
+
+def text_key(item: Item) -> np.uint64:
+    return np.uint64(key64(item.full_text()))
+
+
+# --- the catalogue ------------------------------------------------------------------------------
+
+
+def test_an_item_keeps_its_row_whatever_becomes_of_it(catalog: Catalog) -> None:
+    assert catalog.put(Item("i3", "Another title")) == (3, True)
+    catalog.withdraw("i4")
+    assert catalog.put(Item("new")) == (20, True)
+    assert catalog.rows["i4"] == 4
+    assert catalog.rows_of(catalog.keys).tolist() == list(range(21))
+
+
+def test_the_same_text_again_needs_no_encoding(catalog: Catalog) -> None:
+    same = Item("i3", "Title 3", tags=["song"], attributes={"year": 1999}, available=False)
+    assert catalog.put(same) == (3, False)
+    assert catalog.items[3].attributes == {"year": 1999}
+    assert not catalog.available[3]
+
+
+def test_a_withdrawn_item_is_not_available_until_it_is_put_again(catalog: Catalog) -> None:
+    catalog.withdraw("i3")
+    catalog.withdraw("never heard of")
+    assert catalog.available.tolist() == [n != 3 for n in range(20)]
+    catalog.put(catalog.items[3])
+    assert catalog.available.all()
+
+
+def test_a_removed_tag_no_longer_selects_the_item(catalog: Catalog) -> None:
+    assert np.flatnonzero(catalog.with_tags(["tale"])).tolist() == list(range(0, 20, 2))
+    catalog.put(Item("i2", tags=["poem"]))
+    assert 2 not in np.flatnonzero(catalog.with_tags(["tale"]))
+    assert np.flatnonzero(catalog.with_tags(["poem"])).tolist() == [2]
+    assert np.flatnonzero(catalog.with_tags(["poem", "song"])).tolist() == [
+        *range(1, 3),
+        *range(3, 20, 2),
+    ]
+    catalog.put(Item("i2", tags=["tale"]))
+    assert catalog.with_tags(["tale"])[2]
+    assert not catalog.with_tags(["unheard of"]).any()
+    assert not catalog.with_tags([]).any()
+
+
+def test_a_catalogue_that_is_produced_again_and_again_takes_no_more_memory() -> None:
+    catalog = make_catalog(4)
+    for _ in range(3):
+        for item in make_items(4):
+            catalog.put(item)
+    assert sum(len(rows) for rows in catalog._tagged.values()) == 4
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.lists(st.integers(0, 50), max_size=10))
+def test_rows_are_found_by_key_and_unknown_keys_have_none(put: list[int], asked: list[int]) -> None:
+    catalog = Catalog()
+    rows: dict[int, int] = {}
+    for number in put:
+        rows.setdefault(number, len(rows))
+        catalog.put(Item(f"i{number}"))
+    keys = np.array([[key64(f"i{number}") for number in asked]] * 2, np.uint64)
+    assert catalog.rows_of(keys).tolist() == [[rows.get(number, -1) for number in asked]] * 2
+
+
+def test_rows_are_found_after_more_items_came(catalog: Catalog) -> None:
+    keys = np.array([key64("late"), 0], np.uint64)
+    assert catalog.rows_of(keys).tolist() == [-1, -1]
+    catalog.put(Item("late"))
+    assert catalog.rows_of(keys).tolist() == [20, -1]
+
+
+# --- the space ----------------------------------------------------------------------------------
+
+
+def test_a_space_takes_the_releases_vectors_for_unchanged_texts() -> None:
+    catalog = make_catalog(6)
+    release = make_release(list(reversed(catalog.items)))
+    space = Space(release, catalog, LAYOUT.seen_bytes)
+    assert not len(space.missing())
+    np.testing.assert_array_equal(space.vectors, release.items.vectors[::-1])
+    np.testing.assert_array_equal(space.bias, release.items.bias[::-1])
+    np.testing.assert_array_equal(space.slots, bloom_slots(catalog.keys, LAYOUT.seen_bytes))
+
+
+def test_items_newer_than_the_release_or_with_another_text_are_missing() -> None:
+    catalog = make_catalog(4)
+    release = make_release(catalog.items)
+    catalog.put(Item("i1", "changed since the release"))
+    catalog.put(Item("new"))
+    assert Space(release, catalog, LAYOUT.seen_bytes).missing().tolist() == [1, 4]
+
+
+def test_new_items_are_their_text_alone_and_get_the_new_item_bias() -> None:
+    catalog = make_catalog(2)
+    space = make_space(catalog)
+    new = Item("new", "text")
+    catalog.put(new)
+    assert space.extend().tolist() == [2]
+    texts = unit_rows(1, TEXT_DIM)
+    space.set_text_vectors(np.array([2]), texts, np.array([text_key(new)]))
+    nothing = np.zeros((1, DIM), np.float32)
+    expected = embed_items(space.head, texts, nothing, np.zeros(1, np.float32))
+    np.testing.assert_array_equal(space.vectors[2:], expected)
+    assert space.bias[2] == space.head.new_item_bias[0]
+    assert space.known.all()
+
+
+def test_a_changed_text_keeps_what_the_release_learned_of_the_item() -> None:
+    catalog = make_catalog(3)
+    space = make_space(catalog)
+    table = space.release.items
+    changed = Item("i1", "another title")
+    catalog.put(changed)
+    space.forget_text(1)
+    assert space.missing().tolist() == [1]
+    texts = unit_rows(1, TEXT_DIM)
+    space.set_text_vectors(np.array([1]), texts, np.array([text_key(changed)]))
+    expected = embed_items(space.head, texts, table.ids[1:2], table.counts[1:2])
+    np.testing.assert_array_equal(space.vectors[1:2], expected)
+    assert space.bias[1] == table.bias[1]
+
+
+def test_a_text_that_changes_back_needs_no_encoding() -> None:
+    catalog = make_catalog(3)
+    space = make_space(catalog)
+    before = catalog.items[1]
+    for item in (Item("i1", "for a moment"), before):
+        catalog.put(item)
+        space.forget_text(1)
+    assert not len(space.missing())
+    np.testing.assert_array_equal(space.vectors, space.release.items.vectors)
+
+
+def test_a_space_that_nobody_told_of_a_changed_text_finds_out_when_it_extends() -> None:
+    """The previous space and the one under preparation hear of no single change."""
+    catalog = make_catalog(3)
+    space = make_space(catalog)
+    catalog.put(Item("i1", "changed while another release serves"))
+    assert space.extend().tolist() == [1]
+    catalog.put(make_items(3)[1])
+    assert not len(space.extend())
+
+
+def test_vectors_of_a_text_that_changed_while_it_was_encoded_are_ignored() -> None:
+    catalog = make_catalog(2)
+    space = make_space(catalog)
+    first, second = Item("new", "first text"), Item("newer", "text")
+    for item in (first, second):
+        catalog.put(item)
+    rows, keys = space.extend(), catalog.text_keys[2:].copy()
+    catalog.put(Item("new", "second text"))
+    space.set_text_vectors(rows, unit_rows(2, TEXT_DIM), keys)
+    assert space.missing().tolist() == [2]
+
+
+def test_a_release_without_items_leaves_everything_to_the_language_model() -> None:
+    catalog = make_catalog(3)
+    space = Space(make_release([]), catalog, LAYOUT.seen_bytes)
+    assert space.missing().tolist() == [0, 1, 2]
+    space.set_text_vectors(space.missing(), unit_rows(3, TEXT_DIM), catalog.text_keys.copy())
+    assert space.known.all()
+    assert (space.bias == space.head.new_item_bias[0]).all()
+
+
+def test_a_space_over_an_empty_catalogue_grows_with_it() -> None:
+    catalog = Catalog()
+    items = make_items(5)
+    space = Space(make_release(items), catalog, LAYOUT.seen_bytes)
+    assert not len(space.extend())
+    for item in items:
+        catalog.put(item)
+        assert not len(space.extend())
+    np.testing.assert_array_equal(space.vectors, space.release.items.vectors)
+
+
+def test_growth_past_the_first_allocation_keeps_every_vector_in_its_row() -> None:
+    items = make_items(2500)
+    release = make_release(items)
+    catalog = Catalog()
+    space = Space(release, catalog, LAYOUT.seen_bytes)
+    for number, item in enumerate(items):
+        catalog.put(item)
+        if number % 700 == 0:
+            space.extend()
+    space.extend()
+    np.testing.assert_array_equal(space.vectors, release.items.vectors)
+    np.testing.assert_array_equal(space.bias, release.items.bias)
+    assert space.known.all()
+    assert len(catalog.keys) == len(catalog.available) == len(catalog.text_keys) == 2500
+    assert catalog.rows_of(catalog.keys[[0, 1023, 1024, 2499]]).tolist() == [0, 1023, 1024, 2499]
+
+
+def test_nothing_in_a_space_comes_from_another_release() -> None:
+    catalog = make_catalog(5)
+    one, other = make_space(catalog, seed=1), make_space(catalog, seed=2)
+    assert one.key != other.key
+    assert not np.isclose(one.vectors, other.vectors).any()
+    assert isinstance(one.release.items, ItemTable)

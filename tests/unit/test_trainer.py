@@ -1,0 +1,333 @@
+"""A learning round on a small world with something to learn, and what happens when it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from learner.bootstrap import bootstrap_release, expected_release
+from learner.catalogue import Catalogue, make_catalogue
+from learner.language import LanguageModel
+from learner.records import Row
+from learner.replay import ReplayBuffer
+from learner.round_types import Candidate, Hooks, Parent, RoundCancelled, RoundData
+from learner.rounds import Outcome, load_plan, plan_round, run_round, save_plan
+from learner.sampling import ActionWeights, Segment
+from learner.trainer import train_round
+from profiles.config import Settings, load_settings
+from profiles.encoder import PROBE_TEXTS, TextEncoder
+from profiles.errors import LearnerError
+from profiles.events import Item, key64
+from profiles.registry import ReleaseStore
+from profiles.release import Release, check_probe, open_release
+
+ITEMS = 40
+USERS = 60
+
+
+@dataclass(slots=True)
+class World:
+    """Forty items of two kinds; whoever took item n of a kind mostly takes n + 1 of it next."""
+
+    settings: Settings
+    items: list[Item]
+    catalogue: Catalogue
+    actions: ActionWeights
+    store: ReleaseStore
+    root: Path
+
+    def item_of(self, kind: int, number: int) -> int:
+        return key64(f"item-{kind}-{number % (ITEMS // 2)}")
+
+    def rows(self, start: int, each: int, seed: int = 0) -> list[Row]:
+        rng = np.random.default_rng([seed, start])
+        made: list[Row] = []
+        at = {user: int(rng.integers(ITEMS // 2)) for user in range(USERS)}
+        for number in range(each):
+            for user in range(USERS):
+                at[user] += 1 if rng.random() < 0.85 else int(rng.integers(ITEMS // 2))
+                offset = start + len(made)
+                made.append(
+                    Row(
+                        0, offset, key64(f"u{user}"), self.item_of(user % 2, at[user]),
+                        self.actions.names.index("view"), 0.0,
+                        1e6 + start + 60.0 * number, offset + 1,
+                    )
+                )  # fmt: skip
+        return made
+
+    def first_release(self) -> Release:
+        return self.open(bootstrap_release(self.settings, self.items, self.store).release_id)
+
+    def open(self, release_id: str) -> Release:
+        return open_release(self.store.fetch(release_id), expected_release(self.settings))
+
+    def buffer(self) -> ReplayBuffer:
+        return ReplayBuffer(
+            self.root / "buffer",
+            buffer_bytes=10**7,
+            sequence_length=self.settings.learner.sequence_length,
+            seed=1,
+            actions=self.actions.names,
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_language_model: Path) -> World:
+    settings = load_settings(
+        model={"base": str(tiny_language_model), "dim": 16, "hidden": 16, "lora_rank": 2},
+        store={"directory": str(tmp_path), "releases": str(tmp_path / "releases")},
+        learner={
+            "sequence_length": 12, "epochs": 8, "lora_steps": 4, "lora_items": 8,
+            "head_lr": 0.02, "batch_users": 16, "device": "cpu", "dropout": 0.1,
+        },
+    )  # fmt: skip
+    items = [
+        Item(f"item-{kind}-{number}", title=f"{word} number {number}")
+        for kind, word in enumerate(("tale", "song"))
+        for number in range(ITEMS // 2)
+    ]
+    return World(
+        settings,
+        items,
+        make_catalogue(items),
+        ActionWeights.from_settings(settings.actions),
+        ReleaseStore(settings.store.releases, tmp_path / "cache"),
+        tmp_path,
+    )
+
+
+def learn(world: World, buffer: ReplayBuffer, parent: Release) -> Outcome:
+    plan = plan_round(buffer, parent.manifest, world.settings, "count", {"events/0": 7})
+    outcome = run_round(
+        world.settings, plan, world.catalogue, parent, world.store,
+        parent.manifest.sequence + 1, world.root, Hooks(),
+    )  # fmt: skip
+    buffer.finish_round(plan.upto, plan.border, plan.period)
+    return outcome
+
+
+def test_two_rounds_each_make_a_release_that_opens_and_knows_more(world: World) -> None:
+    first = world.first_release()
+    buffer = world.buffer()
+    buffer.ingest("events", world.rows(0, 30), {0: 30 * USERS})
+
+    one = learn(world, buffer, first)
+    second = world.open(one.manifest.release_id)
+    buffer.ingest("events", world.rows(30 * USERS, 15), {0: 45 * USERS})
+    two = learn(world, buffer, second)
+    third = world.open(two.manifest.release_id)
+    buffer.close()
+
+    figures = one.manifest.metrics
+    assert one.decision.promote, one.decision.reason
+    # Chance is about 0.11 for NDCG@10 among 40 items.
+    assert figures["recent_ndcg10_candidate"] > figures["recent_ndcg10_parent"] + 0.1
+    assert two.decision.promote, two.decision.reason
+    assert second.manifest.parent_id == first.release_id
+    assert third.manifest.parent_id == second.release_id
+    assert second.manifest.trained_events > 0
+    assert third.manifest.trained_events > second.manifest.trained_events
+    assert second.manifest.offsets == {"events/0": 7}
+    assert second.manifest.contributors == USERS
+    assert [len(row) for row in third.manifest.forgetting] == [1, 2]
+    assert two.manifest.metrics["long_ago_events"] > 0
+    for release in (first, second, third):
+        encoder = TextEncoder.load(world.settings.model, adapter=release.adapter_directory)
+        check_probe(release, encoder.encode(list(PROBE_TEXTS)))
+
+
+def round_data(world: World, text: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> RoundData:
+    by_user: dict[int, list[Row]] = {}
+    for row in world.rows(0, 20):
+        by_user.setdefault(row.user, []).append(row)
+    segments = [
+        Segment(
+            user, 0, 0,
+            np.array([r.item for r in rows], np.uint64), np.array([r.ts for r in rows]),
+            np.array([r.action for r in rows]), np.zeros(len(rows), np.float32),
+            np.array([r.offset for r in rows]),
+        )
+        for user, rows in by_user.items()
+    ]  # fmt: skip
+    counts = np.full(ITEMS, 30.0, np.float32)
+    return RoundData(world.catalogue, segments[:40], segments[40:50], segments[50:], counts, text)
+
+
+def train(
+    world: World, parent: Release, data: RoundData, hooks: Hooks, *, is_trained: bool = False
+) -> Candidate:
+    start = Parent(parent.head, parent.items, parent.adapter_directory, is_trained)
+    return train_round(
+        world.settings.model, world.settings.learner, world.actions, start, data, hooks
+    )
+
+
+def base_text(world: World) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    language = LanguageModel.load(world.settings.model, None, "cpu", 0)
+    return language.encode(world.catalogue.texts)
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+@pytest.mark.parametrize("stop_at", [3, 20])
+def test_a_round_killed_and_resumed_makes_the_same_candidate(
+    world: World, is_trained: bool, stop_at: int
+) -> None:
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+    unbroken = train(world, parent, data, Hooks(), is_trained=is_trained)
+    steps: list[int] = []
+
+    def count(stage: str, done: int, of: int, loss: float) -> None:
+        steps.append(done)
+
+    checkpoint = world.root / "checkpoint.safetensors"
+    with pytest.raises(RoundCancelled):
+        train(
+            world, parent, data,
+            Hooks(count, lambda: len(steps) >= stop_at, checkpoint, "round 1"),
+            is_trained=is_trained,
+        )  # fmt: skip
+    first_part = len(steps)
+    resumed = train(
+        world, parent, data, Hooks(count, checkpoint=checkpoint, identity="round 1"),
+        is_trained=is_trained,
+    )  # fmt: skip
+
+    assert resumed.steps == unbroken.steps
+    # Something had been kept: fewer steps were repeated than had been done.
+    assert stop_at < 10 or len(steps) - first_part < unbroken.steps
+    for name, array in unbroken.head.arrays().items():
+        assert np.allclose(array, resumed.head.arrays()[name], atol=1e-6), name
+    assert np.allclose(unbroken.items.vectors, resumed.items.vectors, atol=1e-5)
+    assert np.allclose(unbroken.text, resumed.text, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_round_is_ignored(world: World) -> None:
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+    checkpoint = world.root / "checkpoint.safetensors"
+    one = train(world, parent, data, Hooks(checkpoint=checkpoint, identity="round 1"))
+    steps: list[int] = []
+
+    def count(stage: str, done: int, of: int, loss: float) -> None:
+        steps.append(done)
+
+    two = train(world, parent, data, Hooks(count, checkpoint=checkpoint, identity="round 2"))
+
+    assert len(steps) >= two.steps == one.steps
+
+
+def test_a_damaged_checkpoint_costs_a_round_begun_again(world: World) -> None:
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+    checkpoint = world.root / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{broken")
+
+    candidate = train(world, parent, data, Hooks(checkpoint=checkpoint, identity="round 1"))
+
+    assert candidate.validation_loss < candidate.start_loss
+
+
+def test_the_language_model_learns_and_only_its_adapter_does(world: World) -> None:
+    parent = world.first_release()
+    text = base_text(world)
+
+    candidate = train(world, parent, round_data(world, text), Hooks())
+
+    assert np.abs(candidate.text - text).max() > 1e-4
+    trained = candidate.language.weights()
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert np.allclose(candidate.text_before, text)
+
+
+def test_a_loss_that_is_not_finite_ends_the_round_without_a_candidate(world: World) -> None:
+    parent = world.first_release()
+    learner = world.settings.learner.model_copy(update={"head_lr": 1e30})
+    world.settings = world.settings.model_copy(update={"learner": learner})
+
+    with pytest.raises(LearnerError, match="diverged"):
+        train(world, parent, round_data(world, base_text(world)), Hooks())
+
+
+def test_nothing_to_learn_from_is_said(world: World) -> None:
+    parent = world.first_release()
+    empty = RoundData(world.catalogue, [], [], [], np.zeros(ITEMS, np.float32))
+
+    with pytest.raises(LearnerError, match="produce items before events"):
+        train(world, parent, empty, Hooks())
+
+
+def test_the_pull_to_the_parent_keeps_a_later_round_near(world: World) -> None:
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+
+    def distance(proximal: float) -> float:
+        learner = world.settings.learner.model_copy(update={"proximal": proximal})
+        world.settings = world.settings.model_copy(update={"learner": learner})
+        head = train(world, parent, data, Hooks(), is_trained=True).head
+        return float(np.abs(head.text_weight - parent.head.text_weight).mean())
+
+    assert distance(10.0) < distance(0.0)
+
+
+def test_a_plan_survives_the_way_to_disk_and_back(world: World) -> None:
+    first = world.first_release()
+    buffer = world.buffer()
+    buffer.ingest("events", world.rows(0, 5), {0: 5 * USERS})
+    plan = plan_round(buffer, first.manifest, world.settings, "time", {})
+    buffer.close()
+
+    save_plan(world.root / "plan", plan)
+
+    assert load_plan(world.root / "plan") == plan
+    assert load_plan(world.root / "none") is None
+    assert plan.users() == {key64(f"u{user}") for user in range(USERS)}
+
+
+def test_equal_adapters_are_equal_bytes(world: World, tmp_path: Path) -> None:
+    def saved(name: str) -> list[bytes]:
+        language = LanguageModel.load(world.settings.model, None, "cpu", 3)
+        directory = tmp_path / name
+        directory.mkdir()
+        language.save(directory)
+        return [path.read_bytes() for path in sorted(directory.iterdir())]
+
+    one = saved("one")
+
+    assert len(one) == 2
+    assert one == saved("two")
+
+
+def test_trainer_imports_neither_kafka_nor_rocksdb(run_python: Callable[[str], str]) -> None:
+    code = "import sys, learner.trainer; print(sorted({'kafka', 'rocksdict'} & set(sys.modules)))"
+
+    assert run_python(code).strip() == "[]"
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], str]:
+    """Run a line of Python in a process of its own."""
+    import subprocess
+    import sys
+
+    def run(code: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+
+    return run
+
+
+def test_threads_are_what_the_settings_say(world: World) -> None:
+    parent = world.first_release()
+
+    train(world, parent, round_data(world, base_text(world)), Hooks())
+
+    assert torch.get_num_threads() == world.settings.learner.threads
