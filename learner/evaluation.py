@@ -104,10 +104,17 @@ def known_rows(segment: Segment, table: ItemTable, last: int) -> UserSequence:
     return UserSequence(rows[kept], segment.actions[kept], segment.values[kept], segment.ts[kept])
 
 
-def sit(model: Model, exam: Exam) -> list[Ints]:
+def sit(model: Model, exam: Exam, *, exclude_seen: bool = True) -> list[Ints]:
     """Rank of every asked event, in the exam's order; 0 where not asked."""
     sequences = [to_sequence(s, r) for s, r in zip(exam.segments, exam.rows, strict=True)]
-    return prequential(model.head, model.vectors, model.bias, sequences, exam.wanted)
+    return prequential(
+        model.head,
+        model.vectors,
+        model.bias,
+        sequences,
+        exam.wanted,
+        exclude_seen=exclude_seen,
+    )
 
 
 def slices(exam: Exam, ranks: Sequence[Ints], counts_before: Floats) -> dict[str, Ranking]:
@@ -163,13 +170,18 @@ def examine(
     catalogue: Catalogue,
     actions: ActionWeights,
     counts_before: Floats,
+    *,
+    exclude_seen: bool = True,
 ) -> Results:
     """Both models sit the recent exam and those of all earlier periods.
+
+    `exclude_seen` as in serving: where users come back to items, repeats are ranked too.
 
     Shapes: counts_before (N,): events behind each item before this round.
     """
     now = make_exam(recent, catalogue, actions)
-    old_ranks, new_ranks = sit(parent, now), sit(candidate, now)
+    old_ranks = sit(parent, now, exclude_seen=exclude_seen)
+    new_ranks = sit(candidate, now, exclude_seen=exclude_seen)
     figures: dict[str, float] = {}
     for who, ranks in (("parent", old_ranks), ("candidate", new_ranks)):
         for name, ranking in slices(now, ranks, counts_before).items():
@@ -182,9 +194,9 @@ def examine(
     new_past: list[Ints] = []
     for period, segments in sorted(periods.items()):
         exam = make_exam(segments, catalogue, actions)
-        mine = sit(candidate, exam)
+        mine = sit(candidate, exam, exclude_seen=exclude_seen)
         row[period] = _figure(mine)
-        old_past += sit(parent, exam)
+        old_past += sit(parent, exam, exclude_seen=exclude_seen)
         new_past += mine
     return Results(compared, paired(old_past, new_past), row, figures)
 

@@ -6,6 +6,7 @@ file needs to know them.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ def open_consumer(settings: Settings, group: str | None = None) -> KafkaConsumer
 
     Raises: BrokerError when no broker answers within `broker.connect_timeout_s`.
     """
+    _await_broker(settings)
     timeout_ms = int(settings.broker.connect_timeout_s * 1000)
     try:
         return KafkaConsumer(
@@ -46,6 +48,7 @@ def open_consumer(settings: Settings, group: str | None = None) -> KafkaConsumer
 
 def open_producer(settings: Settings) -> KafkaProducer:
     """A producer that waits for every in-sync replica.  Raises: BrokerError."""
+    _await_broker(settings)
     try:
         return KafkaProducer(
             bootstrap_servers=settings.broker.bootstrap.split(","),
@@ -55,6 +58,26 @@ def open_producer(settings: Settings) -> KafkaProducer:
         )
     except (KafkaError, OSError, ValueError) as error:
         raise _unreachable(settings, error) from error
+
+
+def _await_broker(settings: Settings) -> None:
+    """Wait until one of the bootstrap addresses accepts a connection.
+
+    kafka-python would do the same, but leaves its sockets open when none does.
+    Raises: BrokerError after `broker.connect_timeout_s`.
+    """
+    deadline = time.monotonic() + settings.broker.connect_timeout_s
+    while True:
+        for address in settings.broker.bootstrap.split(","):
+            host, _, port = address.strip().rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+            except (OSError, ValueError, OverflowError) as error:
+                if time.monotonic() > deadline:
+                    raise _unreachable(settings, error) from error
+            else:
+                return
+        time.sleep(0.1)
 
 
 def _unreachable(settings: Settings, error: Exception) -> BrokerError:

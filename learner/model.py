@@ -4,8 +4,8 @@
 step (workers), numpy over a sequence (rebuild at a swap), torch over a batch (here).
 
 The recurrence h' = (1-z)h + zc is a plain loop with a hand-written backward pass, not a parallel
-scan: at S = 50 on one core it took 0.5 ms forward and backward, against 9 ms for a
-Hillis-Steele scan (log2 S rounds of whole-tensor work) and 6 ms for the loop under autograd.
+scan: for S = 50, B = D = 64 on one (shared) core it took 1.7 ms forward and backward, against
+6.2 ms for a Hillis-Steele scan and 6.3 ms for the loop under autograd.
 """
 
 from __future__ import annotations

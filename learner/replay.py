@@ -23,16 +23,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from rocksdict import WriteBatch
 
 from learner.disk import Disk, new_batch
+from learner.graduation import Graduation
 from learner.histories import Histories
 from learner.records import (
     EVENT,
     Events,
     Row,
-    UserHistory,
     example_from_bytes,
     example_to_bytes,
     largest_example,
@@ -49,11 +50,6 @@ EVICT_USERS = 64
 GRADUATE_USERS = 256
 MAX_RELEASES = 1000
 META = b"m"
-
-
-def is_exam_user(user: int) -> bool:
-    """Half of the users sit exams: their held-out events are never trained on."""
-    return (user >> 17) & 1 == 1
 
 
 class ReplayBuffer:
@@ -101,7 +97,8 @@ class ReplayBuffer:
         self.learned = int(meta.get("learned", 1))
         self.fresh_events = int(meta.get("fresh", 0))
         self.rounds = int(meta.get("rounds", 0))
-        self._graduating: dict[str, Any] | None = meta.get("graduating")
+        left = meta.get("graduating")
+        self._graduating = msgspec.convert(left, Graduation) if left else None
         self._releases: list[tuple[str, int]] = [(r, int(n)) for r, n in meta.get("releases", [])]
         trimmed = new_batch()
         self.past.trim(trimmed)
@@ -221,10 +218,8 @@ class ReplayBuffer:
         there on go to the exams of `period`, everything else to the training reservoir.
         Survives a kill: what is left is done at the next start.
         """
-        self._graduating = {
-            "from": self.learned, "to": upto, "cursor": self.learned,
-            "border": [border[0], border[1]], "period": period,
-        }  # fmt: skip
+        start = self.learned
+        self._graduating = Graduation(start, upto, start, border[0], border[1], period)
         self.learned, self.rounds = upto, self.rounds + 1
         later = self.histories.active_since(upto)
         self.fresh_events = sum(int((h.events["order"] >= upto).sum()) for _, h in later)
@@ -235,31 +230,18 @@ class ReplayBuffer:
         work = self._graduating
         while work is not None:
             batch = new_batch()
-            slice_ = list(self.histories.active_since(work["cursor"], GRADUATE_USERS))
-            for user, history in slice_:
-                self._graduate_user(batch, user, history, work)
-                work["cursor"] = history.last_order + 1
-            if len(slice_) < GRADUATE_USERS:
+            some = list(self.histories.active_since(work.cursor, GRADUATE_USERS))
+            for user, history in some:
+                events, first, cut = work.parts(user, history)
+                skipped = history.skipped()
+                if first < cut:
+                    self._make_examples(batch, self.past, user, skipped, events[:cut], first, 0)
+                if cut < len(events):
+                    self._make_examples(batch, self.exams, user, skipped, events, cut, work.period)
+                work.cursor = history.last_order + 1
+            if len(some) < GRADUATE_USERS:
                 work = self._graduating = None
             self._write(batch)
-
-    def _graduate_user(
-        self, batch: WriteBatch, user: int, history: UserHistory, work: dict[str, Any]
-    ) -> None:
-        events = history.events[history.events["order"] < work["to"]]
-        first = int(np.searchsorted(events["order"], work["from"]))
-        border_ts, border_order = work["border"]
-        held = (events["ts"] > border_ts) | (
-            (events["ts"] == border_ts) & (events["order"] >= border_order)
-        )
-        cut = len(events)
-        if is_exam_user(user) and held[first:].any():
-            cut = first + int(np.argmax(held[first:]))
-        skipped = history.skipped()
-        if first < cut:
-            self._make_examples(batch, self.past, user, skipped, events[:cut], first, 0)
-        if cut < len(events):
-            self._make_examples(batch, self.exams, user, skipped, events, cut, work["period"])
 
     def _evict(self) -> bool:
         """Drop the histories of the least recently active users; their fresh events are kept as
@@ -322,7 +304,7 @@ class ReplayBuffer:
             "fresh": self.fresh_events,
             "rounds": self.rounds,
             "history_bytes": self.histories.held_bytes,
-            "graduating": self._graduating,
+            "graduating": msgspec.to_builtins(self._graduating),
             "releases": self._releases,
             "r": self.past.state(),
             "q": self.exams.state(),

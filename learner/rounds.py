@@ -35,7 +35,8 @@ from learner.evaluation import (
     plasticity,
 )
 from learner.gate import Decision, Evidence, decide
-from learner.replay import ReplayBuffer, is_exam_user
+from learner.graduation import is_exam_user
+from learner.replay import ReplayBuffer
 from learner.round_types import Candidate, Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment, before_border, holdout_border, is_held_out
 from learner.text_cache import load_text, save_text
@@ -182,7 +183,16 @@ def run_round(
     now = [s for s in held if is_exam_user(s.user)]
     old_model = align(parent.head, parent.items, catalogue, candidate.text_before)
     new_model = Model(candidate.head, candidate.items.vectors, candidate.items.bias)
-    results = examine(old_model, new_model, now, exams, catalogue, actions, counts_before)
+    results = examine(
+        old_model,
+        new_model,
+        now,
+        exams,
+        catalogue,
+        actions,
+        counts_before,
+        exclude_seen=settings.serving.exclude_seen,
+    )
     matrix = next_matrix(parent.manifest.forgetting, results.row, plan.period, results.recent)
     cosine = _reloaded_cosine(settings, candidate, directory)
     decision = decide(

@@ -27,8 +27,9 @@ CONTEXT_EVENTS = 50
 class Sensor:
     """A drift sensor over a sample of the events read, at most one sample a second."""
 
-    def __init__(self, buffer: ReplayBuffer) -> None:
+    def __init__(self, buffer: ReplayBuffer, *, exclude_seen: bool) -> None:
         self._buffer = buffer
+        self._exclude_seen = exclude_seen
         self._drift = DriftSensor()
         self._release_id = ""
         self._looked_s = 0.0
@@ -49,7 +50,12 @@ class Sensor:
         sequences = [known_rows(s, release.items, CONTEXT_EVENTS) for s in histories]
         asked = [np.arange(len(s.items)) == len(s.items) - 1 for s in sequences]
         ranks = prequential(
-            release.head, release.items.vectors, release.items.bias, sequences, asked
+            release.head,
+            release.items.vectors,
+            release.items.bias,
+            sequences,
+            asked,
+            exclude_seen=self._exclude_seen,
         )
         found = np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
         losses = rank_loss(found[found > 0], len(release.items.keys))

@@ -64,6 +64,9 @@ class _Learner:
 
     def __init__(self, settings: Settings, metrics: LearnerMetrics) -> None:
         self._settings, self._metrics = settings, metrics
+        # Read by the endpoint's thread, which must not touch the consumers.
+        self._not_ready: str | None = "reading items, releases and erasures"
+        self._turned_s = self._committed_s = self._learned_s = time.monotonic()
         directory = learner_directory(settings)
         actions = ActionWeights.from_settings(settings.actions)
         with ExitStack() as opened:
@@ -94,9 +97,8 @@ class _Learner:
             settings, self._buffer, self._board, self._producer, store, directory, metrics
         )
         self._eraser = Eraser(self._board, self._buffer, self._producer, self._rounds)
-        self._sensor = Sensor(self._buffer)
+        self._sensor = Sensor(self._buffer, exclude_seen=settings.serving.exclude_seen)
         self._drifted = False
-        self._turned_s = self._committed_s = self._learned_s = time.monotonic()
         self._lag = -1
         log.info(
             "learner starting",
@@ -123,6 +125,7 @@ class _Learner:
             self._learned_s = time.monotonic()
             self._drifted = False
         self._begin()
+        self._not_ready = None if self._rounds.parent else "no release serves yet"
         if rows and self._sensor.watch(rows, self._rounds.parent, self._board.catalogue):
             self._drifted = True
             self._metrics.drift.inc()
@@ -162,11 +165,7 @@ class _Learner:
         log.info("learner stopped")
 
     def _ready(self) -> str | None:
-        if not self._board.is_caught_up():
-            return "reading items, releases and erasures"
-        if self._rounds.parent is None:
-            return "no release serves yet"
-        return None
+        return self._not_ready
 
     def _live(self) -> str | None:
         idle_s = time.monotonic() - self._turned_s

@@ -15,7 +15,7 @@ transformers, peft, safetensors and numpy only: runs on a bare GPU machine.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -33,20 +33,20 @@ from learner.checkpoint import (
     save_checkpoint,
 )
 from learner.language import LanguageModel, pick_device
-from learner.model import Batch, HeadModel, from_head
+from learner.model import Batch
+from learner.round_batches import RoundBatches
 from learner.round_types import Candidate, Hooks, Parent, RoundCancelled, RoundData
-from learner.sampling import ActionWeights, Windows, batches, join, make_windows
+from learner.sampling import ActionWeights
 from learner.stepping import Anchor, batch_loss, head_groups, schedule, validate
+from learner.twins import table_of, twin_of
 from profiles.config import LearnerSettings, ModelSettings
-from profiles.errors import LearnerError
-from profiles.head import Floats, embed_items
-from profiles.release import ItemTable
+from profiles.head import Floats
 
 T = TypeVar("T")
 HEAD_EPOCHS = 3
 """Epochs of the first stage; after three, MovieLens-100K stood at 93% of its final NDCG."""
 WARM_UP_SHARE = 0.05
-LEAST_GAIN = 5e-4
+LEAST_GAIN = 1e-3
 """Relative fall of the validation loss that counts as better."""
 CHECKPOINT_STEPS = 10
 """Language steps (a second each on one core) between checkpoints; head stages save per epoch."""
@@ -83,16 +83,8 @@ class _Round:
     ) -> None:
         self.settings, self.hooks, self.catalogue = settings, hooks, data.catalogue
         self.device = pick_device(settings.device)
-        window = settings.sequence_length
-        self.fresh = make_windows(data.fresh, data.catalogue, actions, window)
-        self.past = make_windows(data.past, data.catalogue, actions, window)
-        held = make_windows(data.validation, data.catalogue, actions, window)
-        if not len(self.fresh):
-            raise LearnerError(
-                "nothing to learn from: no event of positive weight names an item of the "
-                "catalogue; produce items before events, and check the action weights"
-            )
-        self.held = [self._whole(held, start) for start in range(0, len(held), 256)]
+        self.batches = RoundBatches(data, actions, settings, self.device)
+        self.held = self.batches.held
         self.rate = settings.later_lr_factor if parent.is_trained else 1.0
         self.language = LanguageModel.load(model, parent.adapter, self.device, settings.seed)
         self.lora = self.language.weights()
@@ -106,10 +98,11 @@ class _Round:
             self.text = torch.tensor(vectors, device=self.device)
             first_text = self.text.clone()
         self.first_text = first_text
-        self.model = self._twin(parent, data, settings.dropout)
+        self.model = twin_of(parent, data.catalogue, data.counts, settings.dropout).to(self.device)
         self.anchor: Anchor | None = None
         if parent.is_trained:
-            twin = self._twin(parent, data, 0.0).eval().requires_grad_(False)
+            twin = twin_of(parent, data.catalogue, data.counts, 0.0).to(self.device)
+            twin.eval().requires_grad_(False)
             lora = {name: value.detach().clone() for name, value in self.lora.items()}
             self.anchor = Anchor(twin, first_text, lora)
         self.optimiser = torch.optim.AdamW(head_groups(self.model, settings), betas=(0.9, 0.99))
@@ -128,8 +121,7 @@ class _Round:
         head_epochs = 0 if self.anchor is not None or not self._reads() else HEAD_EPOCHS
         head_epochs = min(head_epochs, max(self.settings.epochs - 1, 0))
         polish = self.settings.epochs - head_epochs
-        per_epoch = max(-(-len(self.fresh) // self._fresh_share()), 1)
-        self.total = per_epoch * self.settings.epochs + self._reads()
+        self.total = self.batches.per_epoch * self.settings.epochs + self._reads()
         start_loss = validate(self.model, self.text, self.held)[0]
         if self.position.stage == 0:
             self._timed("head", lambda: self._epochs("head", head_epochs, patient=False))
@@ -151,11 +143,6 @@ class _Round:
         """Language steps of this round."""
         return self.settings.lora_steps
 
-    def _fresh_share(self) -> int:
-        users, share = self.settings.batch_users, self.settings.replay_share
-        past = min(round(users * share) if len(self.past) else 0, users - 1)
-        return users - past
-
     def _epochs(self, stage: str, epochs: int, *, patient: bool) -> None:
         if patient and self.position.best_loss is None:
             self._judge()
@@ -163,7 +150,7 @@ class _Round:
             if patient and self.position.bad_epochs >= self.settings.patience:
                 return
             self.model.train()
-            for batch in self._batches(self.position.stage, self.position.done):
+            for batch in self.batches.epoch(self.position.stage, self.position.done):
                 self._check_cancelled()
                 self._step(batch, self.text, with_lora=False)
                 self.position = msgspec.structs.replace(self.position, step=self.position.step + 1)
@@ -191,8 +178,11 @@ class _Round:
 
     def _language_steps(self) -> None:
         while self.position.done < self._reads():
-            self._check_cancelled()
-            batch = next(self._batches(1, self.position.done))
+            if self.hooks.is_cancelled():
+                # A step is whole here, so nothing of the stage need be done again.
+                self._save()
+                raise RoundCancelled
+            batch = next(self.batches.epoch(1, self.position.done))
             self.model.train()
             self._step(batch, self._read_some(batch), with_lora=True)
             self.position = msgspec.structs.replace(
@@ -205,7 +195,7 @@ class _Round:
     def _read_some(self, batch: Batch) -> Tensor:
         """The text vectors with `lora_items` distinct items of this batch read anew."""
         used = torch.cat([batch.targets[batch.weights > 0], batch.items[batch.mask]])
-        rng = self._rng(2, self.position.step)
+        rng = self.batches.rng(2, self.position.step)
         rows = rng.permutation(np.unique(used.cpu().numpy()))
         texts: dict[str, list[int]] = {}
         for row in rows.tolist():
@@ -224,8 +214,8 @@ class _Round:
 
     def _step(self, batch: Batch, text: Tensor, *, with_lora: bool) -> None:
         step = self.position.step
-        torch.manual_seed(int(self._rng(3, step).integers(2**31)))
-        generator = torch.Generator().manual_seed(int(self._rng(4, step).integers(2**31)))
+        torch.manual_seed(int(self.batches.rng(3, step).integers(2**31)))
+        generator = torch.Generator().manual_seed(int(self.batches.rng(4, step).integers(2**31)))
         factor = self.rate * schedule(step, max(int(self.total * WARM_UP_SHARE), 1), self.total)
         for optimiser, base in (
             (self.optimiser, self.settings.head_lr),
@@ -249,37 +239,6 @@ class _Round:
         self.loss = loss.item()
 
     # -- parts ----------------------------------------------------------------------------------
-
-    def _twin(self, parent: Parent, data: RoundData, dropout: float) -> HeadModel:
-        """The parent's head over this catalogue; items that it did not know begin at zero."""
-        items, n, d = parent.items, len(self.catalogue), parent.head.shape.dim
-        ids, bias = np.zeros((n, d), np.float32), np.zeros(n, np.float32)
-        bias += parent.head.new_item_bias[0]
-        rows = self.catalogue.rows(items.keys)
-        kept = rows >= 0
-        ids[rows[kept]] = items.ids[kept]
-        # The table holds final biases g·b + (1-g)·new; the twin trains b.
-        gate = items.counts / (items.counts + parent.head.id_gate[0])
-        own = items.bias - (1.0 - gate) * parent.head.new_item_bias[0]
-        known = kept & (gate > 0)
-        bias[rows[known]] = own[known] / gate[known]
-        twin = from_head(parent.head, n, ids, bias, data.counts, dropout)
-        return twin.to(self.device)
-
-    def _batches(self, stage: int, epoch: int) -> Iterator[Batch]:
-        rng = self._rng(stage, epoch)
-        for batch in batches(
-            self.fresh, self.past, self.settings.batch_users, self.settings.replay_share, rng
-        ):
-            yield batch.to(self.device)
-
-    def _whole(self, windows: Windows, start: int) -> Batch:
-        rows = np.arange(start, min(start + 256, len(windows)))
-        return join(windows, rows, windows, rows[:0]).to(self.device)
-
-    def _rng(self, *place: int) -> np.random.Generator:
-        """Randomness of one place in the round: nothing to save, the same after a resume."""
-        return np.random.default_rng([self.settings.seed, len(place), *place])
 
     def _first_text(self, known: Floats | None) -> Floats:
         """The parent's text vectors: what the caller kept, the rest read now."""
@@ -338,21 +297,10 @@ class _Round:
         restore_optimiser("adam_lora", self.lora_optimiser, saved.tensors)
 
     def _candidate(self, start_loss: float, loss: float, ndcg: float) -> Candidate:
-        head = self.model.to_head()
         text = self.text.float().cpu().numpy()
-        counts = self.model.counts.cpu().numpy()
-        ids = self.model.ids.detach().float().cpu().numpy().copy()
-        table = ItemTable(
-            keys=self.catalogue.keys,
-            text_keys=self.catalogue.text_keys,
-            vectors=embed_items(head, text, ids, counts),
-            ids=ids,
-            bias=self.model.item_bias().detach().float().cpu().numpy().copy(),
-            counts=counts.copy(),
-        )
         return Candidate(
-            head=head,
-            items=table,
+            head=self.model.to_head(),
+            items=table_of(self.model, self.catalogue, text),
             text=text,
             text_before=self.first_text.float().cpu().numpy(),
             language=self.language,

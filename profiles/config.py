@@ -93,6 +93,12 @@ class ServingSettings(BaseModel):
     group: str = "driftline-workers"
     k: int = Field(10, ge=1, le=1000, description="items in a recommendation")
     user_interval_s: float = Field(1.0, ge=0, description="least time between two outputs")
+    backlog_records: int = Field(
+        5_000, ge=0, description="further behind than this, catching up goes before recommending"
+    )
+    backlog_hold_s: float = Field(
+        30.0, ge=0, description="longest that recommendations are held while catching up"
+    )
     max_ahead_s: float = Field(300.0, ge=0, description="how far ahead an event may be dated")
     max_message_bytes: int = Field(65_536, ge=256, description="larger messages are dead letters")
     chunk_records: int = Field(1000, ge=1, le=100_000, description="events applied in one batch")

@@ -114,7 +114,12 @@ class TextEncoder:
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter))
+            try:
+                model = PeftModel.from_pretrained(model, str(adapter))
+            except Exception as error:  # PEFT, torch and safetensors raise whatever they like
+                raise ModelError(
+                    f"adapter {str(adapter)!r} does not load onto {settings.base!r}: {error}"
+                ) from error
         model = model.to(device).eval()
         return cls(tokenizer, model, settings.pooling, settings.max_tokens, device)
 

@@ -1,14 +1,16 @@
 """Metrics and health over HTTP, on loopback by default: `/metrics`, `/livez`, `/readyz`.
 
-A WSGI server of the standard library in a daemon thread: a scrape must not wait for the event
-loop, and a stuck loop must still be able to say that it is stuck.  `/readyz` and `/livez` answer
-503 with the reason in one line.
+A WSGI server of the standard library in daemon threads: a scrape must not wait for the event
+loop, a stuck loop must still be able to say that it is stuck, and a client that connects and says
+nothing must not keep the others waiting.  `/readyz` and `/livez` answer 503 with the reason in one
+line.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -48,9 +50,7 @@ class Endpoint:
             return [f"{reason or 'ok'}\n".encode()]
 
         try:
-            self._server = make_server(
-                host, port, app, server_class=WSGIServer, handler_class=_Quiet
-            )
+            self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
             raise SettingsError(
                 f"http.host={host!r} http.port={port} cannot be opened: {error}; choose a free "
@@ -64,6 +64,12 @@ class Endpoint:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """One thread per connection; none of them outlives the process."""
+
+    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):

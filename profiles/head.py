@@ -19,6 +19,8 @@ from profiles.errors import ReleaseRefused
 
 Floats = npt.NDArray[np.float32]
 
+MAX_WEIGHT = 1e4
+"""No trained weight comes near; products of larger ones overflow float32."""
 GAP_FEATURES = 4
 """log of the gap, and what is left after an hour, a day and thirty days (`gap_features`)."""
 
@@ -108,7 +110,8 @@ class Head:
     ) -> Head:
         """Check and bundle.
 
-        Raises: ReleaseRefused (head-shape, head-dtype, head-not-finite) naming the array.
+        Raises: ReleaseRefused (head-shape, head-dtype, head-not-finite, head-norm, head-gate)
+        naming the array.
         """
         wanted = shape.arrays()
         if set(arrays) != set(wanted):
@@ -122,6 +125,11 @@ class Head:
                 raise ReleaseRefused("head-shape", f"{name} is {array.shape}, not {expected}")
             if not np.isfinite(array).all():
                 raise ReleaseRefused("head-not-finite", f"{name} holds NaN or infinity")
+            if array.size and float(np.abs(array).max()) > MAX_WEIGHT:
+                raise ReleaseRefused("head-norm", f"{name} holds a number beyond {MAX_WEIGHT:g}")
+        if not arrays["id_gate"][0] > 0.0:
+            # g(n) = n / (n + k) would divide by nought for a new item.
+            raise ReleaseRefused("head-gate", f"id_gate is {arrays['id_gate'][0]}, not above 0")
         return cls(shape=shape, actions=actions, **arrays)
 
     def arrays(self) -> dict[str, Floats]:

@@ -14,9 +14,16 @@ import tempfile
 from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from profiles.errors import ReleaseError, ReleaseRefused
-from profiles.release import FILES, MAX_FILE_BYTES, read_manifest
+from profiles.release import (
+    FILES,
+    MAX_FILE_BYTES,
+    file_sha256,
+    fsync_directory,
+    read_manifest,
+)
 
 NAME_ALPHABET = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
@@ -41,7 +48,7 @@ class ReleaseStore:
                 f"release store {url!r} cannot be opened: {error}; give store.releases a "
                 "directory that this user may write, or an fsspec URL whose driver is installed"
             ) from error
-        self._local = Path(self._root) if "file" in self._fs.protocol else None
+        self._local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
     def workspace(self) -> Path:
         """An empty directory to build a release in, on the store's own disk where it has one."""
@@ -59,6 +66,9 @@ class ReleaseStore:
                     shutil.rmtree(directory)
                 else:
                     os.replace(directory, target)
+                    fsync_directory(self._local)
+            elif self._fs.exists(f"{self._root}/{release_id}/manifest.json"):
+                shutil.rmtree(directory)  # never written over: a reader may be in the middle of it
             else:
                 for name in (*FILES, "manifest.json"):
                     self._fs.put_file(str(directory / name), f"{self._root}/{release_id}/{name}")
@@ -83,8 +93,9 @@ class ReleaseStore:
                 raise ReleaseRefused("not-in-store", f"{release_id} is not in {self.url!r}")
             return target
         cached = self._cache / release_id
-        if cached.is_dir():
+        if _is_whole(cached, release_id):
             return cached
+        shutil.rmtree(cached, ignore_errors=True)
         self._cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self._cache))
         try:
@@ -118,3 +129,14 @@ class ReleaseStore:
             for name in found
             if set(name) <= NAME_ALPHABET and self._fs.exists(f"{self._root}/{name}/manifest.json")
         )
+
+
+def _is_whole(directory: Path, release_id: str) -> bool:
+    """Whether a cached copy is what its manifest says; a damaged one is worth another fetch."""
+    try:
+        manifest = read_manifest(directory)
+        return manifest.release_id == release_id and all(
+            file_sha256(directory / name) == manifest.files.get(name) for name in FILES
+        )
+    except (ReleaseRefused, OSError):
+        return False

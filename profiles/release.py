@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -43,7 +43,8 @@ FILES = (
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 16 * 2**30
 MAX_NORM = 1e3
-"""No row of a good item table is longer: LayerNorm leaves sqrt(D) times its gain."""
+"""No row of a good item table is longer: LayerNorm leaves sqrt(D) times its gain.  No bias is
+further from nought, either."""
 PROBE_COSINE = 0.9999
 
 Keys = npt.NDArray[np.uint64]
@@ -58,7 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     """
 
     format: int
-    sequence: int
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
     parent_id: str | None
     created_at: float
     base_model: str
@@ -169,7 +170,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, pretty enough for a person."""
     text = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     _write(directory / "manifest.json", text)
-    _fsync_directory(directory)
+    fsync_directory(directory)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -183,15 +184,16 @@ def read_manifest(directory: Path) -> Manifest:
         raise ReleaseRefused("too-large", f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReleaseRefused("manifest", f"{path} is not a manifest: {error}") from error
     if manifest.format != FORMAT:
         raise ReleaseRefused("format", f"{path} has format {manifest.format}, not {FORMAT}")
-    if manifest.release_id != manifest.content_name():
+    content_name = manifest.content_name()
+    if manifest.release_id != content_name:
         raise ReleaseRefused(
             "name",
-            f"{path} calls itself {manifest.release_id!r} but its content is "
-            f"{manifest.content_name()!r}; it was changed after it was made",
+            f"{path} calls itself {manifest.release_id!r} but its content is {content_name!r}; it "
+            "was changed after it was made",
         )
     return manifest
 
@@ -213,7 +215,7 @@ def open_release(directory: Path, expected: Expected) -> Release:
     """Verify everything that needs no language model, then load.
 
     Raises: ReleaseRefused; its `reason` is one of missing-file, symlink, too-large, manifest,
-    format, name, hash, base, shape, rank, actions, tensors, head-*, items-*, probe-*.
+    format, name, hash, base, shape, rank, actions, tensors, head-*, items-*, probe-*, adapter-*.
     """
     manifest = read_manifest(directory)
     _check_expected(manifest, expected)
@@ -234,9 +236,11 @@ def open_release(directory: Path, expected: Expected) -> Release:
     )
     items = _item_table(_tensors(directory / "items.safetensors"), manifest.shape.dim)
     probe = _tensors(directory / "probe.safetensors").get("vectors")
-    if probe is None or probe.shape != (len(manifest.probe_texts), manifest.shape.text_dim):
+    wanted = (len(manifest.probe_texts), manifest.shape.text_dim)
+    if probe is None or probe.shape != wanted or probe.dtype != np.float32 or not len(probe):
         raise ReleaseRefused("probe-shape", "probe vectors do not fit the manifest's probe texts")
     _check_floats("probe", probe)
+    _check_adapter_config(directory / "adapter/adapter_config.json", manifest)
     for name, adapter in _tensors(directory / "adapter/adapter_model.safetensors").items():
         _check_floats("adapter", adapter, what=name)
     return Release(manifest, directory, head, items, probe)
@@ -269,6 +273,7 @@ def _check_expected(manifest: Manifest, expected: Expected) -> None:
         ("shape", (manifest.shape.dim, manifest.shape.layers), (expected.dim, expected.layers)),
         ("rank", manifest.lora_rank, expected.lora_rank),
         ("actions", tuple(manifest.actions), expected.actions),
+        ("shape", manifest.shape.actions, len(expected.actions)),
     )
     for reason, found, wanted in checks:
         if found != wanted:
@@ -283,7 +288,7 @@ def _item_table(tensors: Mapping[str, npt.NDArray[Any]], dim: int) -> ItemTable:
     wanted = {"keys", "text_keys", "vectors", "ids", "bias", "counts"}
     if set(tensors) != wanted:
         raise ReleaseRefused("items-shape", f"items.safetensors holds {sorted(tensors)}")
-    count = tensors["keys"].shape[0]
+    count = tensors["keys"].size
     for name in wanted:
         expected_shape = (count, dim) if name in ("vectors", "ids") else (count,)
         expected_type = np.int64 if name in ("keys", "text_keys") else np.float32
@@ -295,6 +300,8 @@ def _item_table(tensors: Mapping[str, npt.NDArray[Any]], dim: int) -> ItemTable:
             )
     for name in ("vectors", "ids", "bias", "counts"):
         _check_floats("items", tensors[name], what=name)
+    if (tensors["counts"] < 0).any():
+        raise ReleaseRefused("items-counts", "items.safetensors counts fewer events than none")
     keys = tensors["keys"].view(np.uint64)
     if len(np.unique(keys)) != count:
         raise ReleaseRefused("items-shape", "items.safetensors names an item twice")
@@ -312,8 +319,32 @@ def _check_floats(group: str, array: npt.NDArray[np.generic], what: str = "") ->
     name = f"{group} {what}".strip()
     if not np.isfinite(array).all():
         raise ReleaseRefused(f"{group}-not-finite", f"{name} holds NaN or infinity")
-    if array.ndim == 2 and len(array) and float(np.linalg.norm(array, axis=1).max()) > MAX_NORM:
-        raise ReleaseRefused(f"{group}-norm", f"{name} has a row longer than {MAX_NORM:g}")
+    if what != "counts" and array.size:
+        # In float64: the square of a large float32 would overflow.
+        rows = array.astype(np.float64).reshape(len(array), -1) if array.ndim else array
+        if float(np.linalg.norm(rows, axis=-1).max()) > MAX_NORM:
+            raise ReleaseRefused(f"{group}-norm", f"{name} has a row longer than {MAX_NORM:g}")
+
+
+def _check_adapter_config(path: Path, manifest: Manifest) -> None:
+    """PEFT reads this file: an adapter of another kind or rank would not fit the base."""
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=_AdapterConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReleaseRefused("adapter-config", f"{path} is no adapter config: {error}") from error
+    if config.peft_type != "LORA":
+        raise ReleaseRefused("adapter-config", f"{path} is of kind {config.peft_type!r}, not LORA")
+    if config.r != manifest.lora_rank:
+        raise ReleaseRefused(
+            "rank", f"{path} has rank {config.r}, its manifest says {manifest.lora_rank}"
+        )
+
+
+class _AdapterConfig(msgspec.Struct):
+    """What we check of PEFT's own file; the rest is PEFT's business."""
+
+    peft_type: str
+    r: int
 
 
 # Any array type may lie in a file; every caller checks dtype and shape before use.
@@ -350,7 +381,8 @@ def _write(path: Path, payload: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _fsync_directory(directory: Path) -> None:
+def fsync_directory(directory: Path) -> None:
+    """Make the names in a directory outlive a power cut."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -22,14 +22,22 @@ from profiles.release import Manifest
 
 
 def create_key(private: Path, public: Path, password: str | None = None) -> None:
-    """Write a new key pair as PEM; the private half readable by its owner only."""
+    """Write a new key pair as PEM; the private half readable by its owner only.
+
+    Raises: SettingsError when the private file is there already: a key is never overwritten.
+    """
     key = Ed25519PrivateKey.generate()
     protection: serialization.KeySerializationEncryption = (
         serialization.BestAvailableEncryption(password.encode())
         if password
         else serialization.NoEncryption()
     )
-    private.touch(mode=0o600)
+    try:
+        private.touch(mode=0o600, exist_ok=False)
+    except FileExistsError as error:
+        raise SettingsError(
+            f"{str(private)!r} exists; a key is never overwritten: name another file"
+        ) from error
     private.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     )

@@ -154,7 +154,8 @@ def _apply_known(
 
 
 def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Outcome:
-    return worker.path.apply(source, decoded, chunk.records[-1].offset + 1, time.time())
+    end = chunk.records[-1].offset + 1
+    return worker.path.apply(source, decoded, end, time.time(), behind=max(0, chunk.end - end))
 
 
 def _encoded(worker: Worker, decoded: Decoded) -> bool:

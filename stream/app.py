@@ -142,6 +142,7 @@ class _Process:
             finally:
                 log.info("worker stopping")
                 _cut_off_after(STOP_WITHIN_S)
+                await self._flush_owed(worker, everything=True)
                 await items.stop()
                 await releases.stop()
                 await app.stop()
@@ -198,6 +199,8 @@ class _Process:
         @app.on_partitions_revoked.connect(weak=False)
         async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
             await worker.delivery.drained()
+            # The next owner cannot know what this one still owes.
+            await self._flush_owed(worker, everything=True)
 
     async def _read_catalogue(self, items: Broadcast) -> None:
         await items.caught_up()
@@ -207,11 +210,15 @@ class _Process:
         """Send the recommendations whose interval has passed."""
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
-            for source in worker.partitions.sources():
-                if source.pending:
-                    await worker.delivery.flush(
-                        source, await worker.state.run(worker.path.flush_due, source, time.time())
-                    )
+            await self._flush_owed(worker)
+
+    async def _flush_owed(self, worker: Worker, everything: bool = False) -> None:
+        for source in worker.partitions.sources():
+            if source.owed.users:
+                outcome = await worker.state.run(
+                    worker.path.flush_due, source, time.time(), everything
+                )
+                await worker.delivery.flush(source, outcome)
 
     async def _guard(self, work: Any) -> None:
         try:

@@ -71,7 +71,7 @@ class Delivery:
         )
         self._last[place] = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._settled)
 
     async def deliver(self, source: Source, messages: list[Message]) -> None:
         """Send changelog records that no input waits for, and await them."""
@@ -96,6 +96,11 @@ class Delivery:
         """Return when nothing is in flight."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to `on_failure` already; asyncio need not complain as well
 
     async def _finish(
         self,

@@ -10,7 +10,6 @@ its changelog record and recommendation are sent again from the stored profile.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +27,7 @@ from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
 from profiles.store import PartitionStore
 from stream.codecs import Decoded, to_batch
+from stream.due import Owed, choose
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
 
@@ -44,8 +44,7 @@ class Source:
     topic_id: str
     changelog_end: int = 0
     closed: bool = False
-    pending: dict[bytes, tuple[float, Cause, int]] = field(default_factory=dict)
-    """Users whose recommendation waits for their interval: (due, cause, event key)."""
+    owed: Owed = field(default_factory=Owed)
 
     @property
     def topic_key(self) -> int:
@@ -107,8 +106,11 @@ class EventPath:
         )
         return Loaded(list(users), records, tails, fresh)
 
-    def apply(self, source: Source, decoded: Decoded, end: int, now_s: float) -> Outcome:
-        """Apply a chunk's events; `end` is the offset after the chunk's last record."""
+    def apply(
+        self, source: Source, decoded: Decoded, end: int, now_s: float, behind: int = 0
+    ) -> Outcome:
+        """Apply a chunk's events; `end` is the offset after its last record, and `behind` how
+        many records of the partition are still to be read."""
         space = self.serving
         batch, users = to_batch(decoded, self.catalog, self._actions)
         loaded = self.load(source.store, users)
@@ -123,8 +125,23 @@ class EventPath:
             self._settings.prequential_share,
         )
         self._count(batch, applied, space)
-        due, causes = self._due(source, loaded, decoded, batch, applied, now_s)
-        outputs = self._recommend(loaded, due, causes, space, now_s)
+        source.owed.note_position(behind, self._settings, now_s)
+        due = choose(
+            source.owed,
+            (source.topic_id, source.number),
+            loaded.users,
+            loaded.records,
+            decoded,
+            batch,
+            applied,
+            self._settings,
+            now_s,
+        )
+        fresh = due.rows[: due.fresh]
+        self._note_outputs(loaded, fresh, due.causes[: due.fresh], due.event_keys, now_s)
+        again = due.rows[loaded.records["release"][due.rows] != space.key]
+        rebuild(loaded.records, again, space, self.catalog)
+        outputs = self._recommend(loaded, due.rows, due.causes, space, now_s)
         changed = self._save(source, loaded, end, now_s)
         return Outcome(changed, outputs)
 
@@ -145,18 +162,22 @@ class EventPath:
             for at, (user, request, cause) in enumerate(requests)
         ]
 
-    def flush_due(self, source: Source, now_s: float) -> Outcome:
-        """Recommend to users whose interval has passed since an update that got none."""
-        ready = [user for user, (due, _, _) in source.pending.items() if due <= now_s]
-        if not ready or self.space is None or source.closed:
+    def flush_due(self, source: Source, now_s: float, everything: bool = False) -> Outcome:
+        """Recommend to users who waited long enough; `everything`: to all who wait."""
+        if self.space is None or source.closed:
             return Outcome([], [])
-        waiting = [source.pending.pop(user) for user in ready]
-        loaded = self.load(source.store, ready)
+        waiting = source.owed.take(self._settings, now_s, everything)
+        if not waiting:
+            return Outcome([], [])
+        loaded = self.load(source.store, list(waiting))
         rebuild(loaded.records, stale_rows(loaded.records, self.space), self.space, self.catalog)
-        due = np.arange(len(ready))
-        causes = [cause for _, cause, _ in waiting]
-        self._note_outputs(loaded, due, causes, [key for _, _, key in waiting], now_s)
-        outputs = self._recommend(loaded, due, causes, self.space, now_s)
+        rows = np.arange(len(waiting))
+        causes = [
+            Cause("event", w.event_id, source.topic_id, source.number, w.offset, w.event_ts)
+            for w in waiting.values()
+        ]
+        self._note_outputs(loaded, rows, causes, [w.event_key for w in waiting.values()], now_s)
+        outputs = self._recommend(loaded, rows, causes, self.space, now_s)
         return Outcome(self._save(source, loaded, None, now_s), outputs)
 
     def declare(
@@ -171,6 +192,8 @@ class EventPath:
 
         Shapes: texts (len(users), T).
         """
+        if source.closed:  # while the texts were encoded
+            return []
         loaded = self.load(source.store, [user for user, _ in users])
         if space is self.space:
             rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
@@ -201,7 +224,7 @@ class EventPath:
         last: bytes | None = None
         for looked, (user, payload) in enumerate(source.store.scan(after), start=1):
             last = user
-            # `release` is read straight from the bytes: most profiles are already rebuilt.
+            # Read straight from the bytes: most profiles are already rebuilt.
             if not self._is_current(payload, space):
                 users.append(user)
             if len(users) >= count or looked >= 32 * count:
@@ -226,7 +249,7 @@ class EventPath:
         """Delete profiles.  Returns: changelog tombstones, how many existed."""
         found = sum(payload is not None for payload in source.store.get_many(users))
         for user in users:
-            source.pending.pop(user, None)
+            source.owed.users.pop(user, None)
         watermark = source.store.watermark
         source.store.write(
             users,
@@ -237,67 +260,18 @@ class EventPath:
         return [Message(user, None) for user in users], found
 
     def _is_current(self, payload: bytes, space: Space) -> bool:
-        field_type, at = self.layout.dtype.fields["release"][:2]  # type: ignore[index]
-        return bool(np.frombuffer(payload, dtype=field_type, count=1, offset=at)[0] == space.key)
+        """Whether profile and interest are of this space.
 
-    def _due(
-        self,
-        source: Source,
-        loaded: Loaded,
-        decoded: Decoded,
-        batch: Batch,
-        applied: Applied,
-        now_s: float,
-    ) -> tuple[Rows, list[Cause]]:
-        """Who gets a recommendation now, and why: one per user and chunk, its last event.
-
-        A user's first comes at once; later ones wait for the interval.  A skipped event that
-        caused the stored profile's last recommendation has it sent again.
+        An event may have rebuilt the profile of a user whose interest still waits for its text
+        to be encoded again.
         """
-        latest: dict[int, int] = {}
-        for at in applied.applied.tolist():
-            latest[int(batch.users[at])] = at
-        records = loaded.records
-        interval_ms = self._settings.user_interval_s * 1000.0
-        due_rows: list[int] = []
-        causes: list[Cause] = []
-        keys: list[int] = []
-        for row, at in latest.items():
-            cause = self._cause(source, decoded, at, "event")
-            due_ms = float(records["emit_ms"][row]) + interval_ms
-            if now_s * 1000.0 >= due_ms:
-                due_rows.append(row)
-                causes.append(cause)
-                keys.append(int(batch.event_keys[at]))
-                source.pending.pop(loaded.users[row], None)
-            else:
-                source.pending[loaded.users[row]] = (
-                    due_ms / 1000.0,
-                    cause,
-                    int(batch.event_keys[at]),
-                )
-        self._note_outputs(loaded, np.array(due_rows, dtype=np.intp), causes, keys, now_s)
-        chosen = set(due_rows)
-        for at in np.concatenate([applied.replayed, applied.repeated]).tolist():
-            row = int(batch.users[at])
-            again = int(batch.offsets[at]) == int(records["emit_offset"][row]) or int(
-                batch.event_keys[at]
-            ) == int(records["emit_event"][row])
-            if again and row not in chosen:
-                chosen.add(row)
-                due_rows.append(row)
-                first = int(records["emit_offset"][row])
-                again_cause = self._cause(source, decoded, at, "replay")
-                causes.append(dataclasses.replace(again_cause, offset=first))
-        rows = np.array(due_rows, dtype=np.intp)
-        stale = rows[records["release"][rows] != self.serving.key]
-        rebuild(records, stale, self.serving, self.catalog)
-        return rows, causes
-
-    @staticmethod
-    def _cause(source: Source, decoded: Decoded, at: int, kind: str) -> Cause:
-        event, record = decoded.events[at], decoded.records[at]
-        return Cause(kind, event.event_id, source.topic_id, source.number, record.offset, event.ts)
+        fields = self.layout.dtype.fields
+        assert fields is not None, "a record has fields"
+        release, interest = (
+            np.frombuffer(payload, dtype=kind, count=1, offset=at)[0]
+            for kind, at, *_ in (fields["release"], fields["interest_release"])
+        )
+        return bool(release == space.key and interest in (0, space.key))
 
     @staticmethod
     def _note_outputs(

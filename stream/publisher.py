@@ -3,11 +3,16 @@
 The partition of an output is that of its cause: topics keyed by user are cut alike, so the key
 need not be hashed again.  The producer is idempotent and keeps the order of each partition;
 `send` returns as soon as the records are queued, `Sent.acknowledged` when the broker has them.
+
+What surprised us: of several coroutines that wait to queue a batch for one partition, aiokafka
+lets a newcomer pass.  A sweep's or a flush's record of a profile could so end up behind a newer one
+in the changelog, which a restore would believe; hence one at a time and partition, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +67,7 @@ class Publisher:
 
     def __init__(self, bootstrap: str, topics: Topics, client_id: str) -> None:
         self._topics = topics
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
             client_id=client_id,
@@ -87,29 +93,31 @@ class Publisher:
         self, sent: Sent, topic: str, partition: int, messages: Iterable[Message]
     ) -> None:
         """Queue messages in order and note their batches in `sent`."""
-        batch = self._producer.create_batch()
-        for message in messages:
-            while (
-                batch.append(
-                    timestamp=None,
-                    key=message.key,
-                    value=message.value,
-                    headers=list(message.headers),
-                )
-                is None
-            ):
-                if batch.record_count() == 0:
-                    raise BrokerError(
-                        f"a record of {len(message.value or b'')} bytes for {topic} is larger "
-                        f"than a batch may be ({MAX_RECORD_BYTES})"
+        # asyncio's locks are fair: whoever came first, as the state thread answered, goes first.
+        async with self._turns[topic, partition]:
+            batch = self._producer.create_batch()
+            for message in messages:
+                while (
+                    batch.append(
+                        timestamp=None,
+                        key=message.key,
+                        value=message.value,
+                        headers=list(message.headers),
                     )
+                    is None
+                ):
+                    if batch.record_count() == 0:
+                        raise BrokerError(
+                            f"a record of {len(message.value or b'')} bytes for {topic} is larger "
+                            f"than a batch may be ({MAX_RECORD_BYTES})"
+                        )
+                    await self._send_batch(sent, batch, topic, partition)
+                    batch = self._producer.create_batch()
+                if batch.size() >= BATCH_BYTES:
+                    await self._send_batch(sent, batch, topic, partition)
+                    batch = self._producer.create_batch()
+            if batch.record_count():
                 await self._send_batch(sent, batch, topic, partition)
-                batch = self._producer.create_batch()
-            if batch.size() >= BATCH_BYTES:
-                await self._send_batch(sent, batch, topic, partition)
-                batch = self._producer.create_batch()
-        if batch.record_count():
-            await self._send_batch(sent, batch, topic, partition)
 
     async def send_dead(
         self, sent: Sent, topic: str, partition: int, dead: list[DeadLetter]

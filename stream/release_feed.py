@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from profiles.errors import BadMessage, ReleaseError, ReleaseRefused
+from profiles.errors import BadMessage, ModelError, ReleaseError, ReleaseRefused
 from profiles.events import ReleaseNotice, decode_notice
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
@@ -80,7 +80,7 @@ class ReleaseFeed:
         self.refusal: str | None = None
 
     def take(self, chunk: Chunk) -> None:
-        """Read notices; of one release, the one with the highest sequence counts."""
+        """Read notices; of one release, the one with the highest sequence counts, then the last."""
         for record in chunk.records:
             if not record.value:
                 continue
@@ -91,7 +91,7 @@ class ReleaseFeed:
                 log.warning("release notice unreadable", offset=record.offset, error=str(error))
                 continue
             known = self._notices.get(notice.release_id)
-            if known is None or notice.sequence > known.sequence:
+            if known is None or notice.sequence >= known.sequence:
                 self._notices[notice.release_id] = notice
                 self._changed.set()
 
@@ -103,7 +103,10 @@ class ReleaseFeed:
             if notice.status == "serving"
             and (notice.release_id, notice.sequence) not in self._refused
         ]
-        return max(candidates, key=lambda notice: notice.sequence, default=None)
+        # By name where two have one sequence, as in `learner.release_log`.
+        return max(
+            candidates, key=lambda notice: (notice.sequence, notice.release_id), default=None
+        )
 
     async def follow(self) -> None:
         """Swap to whatever is wanted, for as long as the worker lives."""
@@ -165,9 +168,12 @@ class ReleaseFeed:
             directory = await self._fetch(notice.release_id)
         with self._metrics.swap_seconds.labels("verify").time():
             release = await asyncio.to_thread(self._open, directory, notice.release_id)
-            vectors = await self._language_model.encode(
-                release.adapter_directory, list(release.manifest.probe_texts)
-            )
+            try:
+                vectors = await self._language_model.encode(
+                    release.adapter_directory, list(release.manifest.probe_texts)
+                )
+            except ModelError as error:
+                raise ReleaseRefused("adapter-load", str(error)) from error
             check_probe(release, vectors)
         with self._metrics.swap_seconds.labels("load").time():
             space = await self._state.run(Space, release, self._path.catalog, self._seen_bytes)

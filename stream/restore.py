@@ -90,6 +90,7 @@ def absorb(
     session can still write an old profile behind a newer one.
     """
     latest = _furthest(layout, records)
+    erased = {user for user, payload in records if payload is None}
     users = list(latest)
     existing = store.get_many(users)
     kept_users: list[bytes] = []
@@ -97,7 +98,8 @@ def absorb(
     count = store.watermark.count
     newer = _is_newer(layout, existing, [latest[user] for user in users])
     for user, old, is_newer in zip(users, existing, newer, strict=True):
-        if not is_newer:
+        # After a tombstone no local profile is worth more than what was written since.
+        if not is_newer and user not in erased:
             continue
         new = latest[user]
         count += (new is not None) - (old is not None)

@@ -23,6 +23,9 @@ from profiles.errors import SettingsError
 FIRST_ROUND = 0.15
 """Share of the events before the first round: MovieLens-100K has 100,000."""
 NEXT_ROUND = 0.22
+LORA_STEPS, LORA_ITEMS = 10, 64
+"""A quarter of the usual language-model steps, two thirds of the texts in each: on two busy cores
+the usual ones alone take two minutes of every round."""
 OURS = (
     "DRIFTLINE_BROKER__BOOTSTRAP",
     "DRIFTLINE_TOPICS__PREFIX",
@@ -65,6 +68,8 @@ def make_setup(root: Path, bootstrap: str, events: int) -> Setup:
             "group": f"{prefix}-learner",
             "min_events": max(1, int(events * FIRST_ROUND)),
             "round_events": max(1, int(events * NEXT_ROUND)),
+            "lora_steps": LORA_STEPS,
+            "lora_items": LORA_ITEMS,
         },
     }
     lines = ["# The settings of this demo; use it with --config."]

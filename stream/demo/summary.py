@@ -83,7 +83,8 @@ class Outcome:
 
 
 def _rounded(value: object) -> object:
-    return round(value, 6) if isinstance(value, float) else value
+    """Six digits that count, for a reader's sake."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def print_summary(outcome: Outcome, console: Console) -> None:

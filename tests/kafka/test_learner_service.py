@@ -34,7 +34,7 @@ from profiles.metrics import LearnerMetrics
 from profiles.release import Manifest, open_release
 from profiles.topics import Topics
 
-USERS, ITEMS = 40, 30
+USERS, ITEMS = 40, 60
 WAIT_S = 60.0
 LEARNER = """
 import sys, threading
@@ -166,7 +166,7 @@ def world(kafka: object, topics: str, tiny_language_model: Path, tmp_path: Path)
         model={"base": str(tiny_language_model), "dim": 16, "hidden": 16, "lora_rank": 2},
         store={"directory": str(tmp_path / "data"), "releases": str(tmp_path / "releases")},
         learner={
-            "group": f"learner-{topics}", "min_events": 400, "round_events": 400,
+            "group": f"learner-{topics}", "min_events": 480, "round_events": 480,
             "sequence_length": 12, "epochs": 4, "lora_steps": 3, "lora_items": 8,
             "head_lr": 0.02, "device": "cpu",
         },

@@ -12,8 +12,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 from aiokafka.structs import ConsumerRecord
 from safetensors.numpy import save_file
 
@@ -106,15 +106,10 @@ def make_manifest(seed: int = 0) -> Manifest:
 
 def make_release(items: Sequence[Item], seed: int = 0) -> Release:
     """A release that only lives in memory."""
-    manifest = make_manifest(seed)
     name = f"r{seed:05d}-{hashlib.sha256(str(seed).encode()).hexdigest()[:16]}"
-    manifest = Manifest(**{**_fields(manifest), "release_id": name})
+    manifest = msgspec.structs.replace(make_manifest(seed), release_id=name)
     probe = np.eye(len(PROBE_TEXTS), TEXT_DIM, dtype=np.float32)
     return Release(manifest, Path("nowhere"), make_head(seed), make_table(items, seed), probe)
-
-
-def _fields(manifest: Manifest) -> dict[str, object]:
-    return {name: getattr(manifest, name) for name in manifest.__struct_fields__}
 
 
 def make_space(catalog: Catalog, seed: int = 0, layout: RecordLayout = LAYOUT) -> Space:
@@ -252,5 +247,6 @@ def random_records(layout: RecordLayout, users: int, seed: int = 0) -> Records:
 
 def unit_rows(count: int, width: int, seed: int = 0) -> Floats:
     """Rows of length one, as a text encoder gives them."""
-    rows: npt.NDArray[np.float64] = np.random.default_rng(seed).normal(size=(count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

@@ -196,9 +196,8 @@ def test_which_events_are_ranked_is_chosen_by_their_id_alone() -> None:
     whole = apply(empty_records(LAYOUT, 1), stream, share=0.25)
     assert 60 < len(whole.ranked) < 140
     records = empty_records(LAYOUT, 1)
-    single = [
-        at for at, entry in enumerate(stream) if len(apply(records, [entry], share=0.25).ranked)
-    ]
+    one_at_a_time = [apply(records, [entry], share=0.25) for entry in stream]
+    single = [at for at, applied in enumerate(one_at_a_time) if len(applied.ranked)]
     assert single == whole.ranked.tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -149,7 +150,7 @@ def test_the_ring_reads_like_the_last_events_of_a_list(
             history.values[row, missing:], np.array(values, records["hist_value"].dtype)
         )
         times = [float(ts) for *_, ts in events]
-        gaps = [np.nan, *(max(b - a, 0.0) for a, b in zip(times, times[1:], strict=False))]
+        gaps = [np.nan, *(max(b - a, 0.0) for a, b in itertools.pairwise(times))]
         np.testing.assert_array_equal(history.gaps_s[row, missing:], gaps[: len(events)])
         assert np.isnan(history.gaps_s[row, :missing]).all()
 

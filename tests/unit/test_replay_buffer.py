@@ -10,9 +10,10 @@ import pytest
 from rocksdict import Options, Rdict
 
 from learner.disk import Disk, new_batch
+from learner.graduation import is_exam_user
 from learner.histories import HISTORY_EVENTS
 from learner.records import Row
-from learner.replay import ReplayBuffer, is_exam_user
+from learner.replay import ReplayBuffer
 from learner.reservoir import USER, Reservoir
 from learner.sampling import Segment
 from profiles.errors import LearnerError, StoreError

@@ -62,10 +62,8 @@ def test_a_removed_tag_no_longer_selects_the_item(catalog: Catalog) -> None:
     catalog.put(Item("i2", tags=["poem"]))
     assert 2 not in np.flatnonzero(catalog.with_tags(["tale"]))
     assert np.flatnonzero(catalog.with_tags(["poem"])).tolist() == [2]
-    assert np.flatnonzero(catalog.with_tags(["poem", "song"])).tolist() == [
-        *range(1, 3),
-        *range(3, 20, 2),
-    ]
+    both = np.flatnonzero(catalog.with_tags(["poem", "song"])).tolist()
+    assert both == sorted([2, *range(1, 20, 2)])
     catalog.put(Item("i2", tags=["tale"]))
     assert catalog.with_tags(["tale"])[2]
     assert not catalog.with_tags(["unheard of"]).any()

@@ -79,7 +79,7 @@ def test_a_scan_goes_in_order_and_resumes_after_a_user(store: PartitionStore) ->
     assert all(user == payload for user, payload in store.scan())
     for at, user in enumerate(everyone):
         assert [left for left, _ in store.scan(after=user)] == everyone[at + 1 :]
-    assert [user for user, _ in store.scan(after=b"b")][0] == b"bob"
+    assert next(user for user, _ in store.scan(after=b"b")) == b"bob"
 
 
 def test_a_missing_profile_is_noticed_by_the_count(store: PartitionStore) -> None:
@@ -107,10 +107,7 @@ def test_a_watermark_that_is_no_watermark_is_damage(store: PartitionStore) -> No
         PartitionStore(store.directory)
 
 
-def test_what_else_lies_under_a_damaged_name_can_be_opened_afterwards(
-    store: PartitionStore,
-) -> None:
-    """A store found damaged lets go of its directory, so that it can be set aside and rebuilt."""
+def test_a_damaged_store_can_be_set_aside_and_made_anew(store: PartitionStore) -> None:
     store._db.put(b"\x00watermark", b"\xc1nonsense")
     store.close()
     with pytest.raises(StoreCorruptError):

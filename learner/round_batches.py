@@ -1,0 +1,61 @@
+"""The batches of one round, each a function of its place in the round and of the seed.
+
+There is no random state to save: a resumed round draws at step n what an unbroken one drew there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from learner.model import Batch
+from learner.round_types import RoundData
+from learner.sampling import ActionWeights, Windows, batches, join, make_windows
+from profiles.config import LearnerSettings
+from profiles.errors import LearnerError
+
+HELD_USERS = 256
+
+
+class RoundBatches:
+    """Fresh and past windows to train on, and the held-out ones in `held`.
+
+    Raises: LearnerError when there is nothing to learn from.
+    """
+
+    def __init__(
+        self, data: RoundData, actions: ActionWeights, settings: LearnerSettings, device: str
+    ) -> None:
+        self._settings, self._device = settings, device
+        length = settings.sequence_length
+        self._fresh = make_windows(data.fresh, data.catalogue, actions, length)
+        self._past = make_windows(data.past, data.catalogue, actions, length)
+        if not len(self._fresh):
+            raise LearnerError(
+                "nothing to learn from: no event of positive weight names an item of the "
+                "catalogue; produce items before events, and check the action weights"
+            )
+        held = make_windows(data.validation, data.catalogue, actions, length)
+        self.held = [self._whole(held, start) for start in range(0, len(held), HELD_USERS)]
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch: every fresh window once."""
+        users, share = self._settings.batch_users, self._settings.replay_share
+        past = min(round(users * share) if len(self._past) else 0, users - 1)
+        return max(-(-len(self._fresh) // (users - past)), 1)
+
+    def rng(self, *place: int) -> np.random.Generator:
+        """Randomness of one place in the round."""
+        return np.random.default_rng([self._settings.seed, len(place), *place])
+
+    def epoch(self, stage: int, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, in random order."""
+        users, share = self._settings.batch_users, self._settings.replay_share
+        for batch in batches(self._fresh, self._past, users, share, self.rng(stage, number)):
+            yield batch.to(self._device)
+
+    def _whole(self, windows: Windows, start: int) -> Batch:
+        rows = np.arange(start, min(start + HELD_USERS, len(windows)))
+        return join(windows, rows, windows, rows[:0]).to(self._device)

@@ -1,0 +1,141 @@
+"""Who is recommended to now, and who waits.
+
+A user's first update is answered at once, the next ones at most once per interval: the last of
+them when the interval has passed.  A worker that is behind first catches up: a recommendation
+from a profile that is about to change again is not worth its cost, so outputs are held (for
+`backlog_hold_s` at most) and then made once per user.  What waits is in memory only: a worker
+that stops flushes it, one that is killed leaves these users with their previous recommendation
+until their next event.
+
+A skipped duplicate of the event that caused a profile's last recommendation has it sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from profiles.applying import Applied, Batch
+from profiles.catalog import Rows
+from profiles.config import ServingSettings
+from profiles.state import Records
+from stream.codecs import Decoded
+from stream.outputs import Cause
+
+FLUSH_USERS = 500
+"""Users answered in one flush: bounds how long newer events wait behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A recommendation that is owed: when (Unix seconds), and the event that called for it."""
+
+    due_s: float
+    offset: int
+    event_id: str
+    event_key: int
+    event_ts: float
+
+
+@dataclass(slots=True)
+class Owed:
+    """What one partition owes, by user, and since when it has been held back."""
+
+    users: dict[bytes, Waiting] = field(default_factory=dict)
+    behind: int = 0
+    held_since_s: float | None = None
+
+    def note_position(self, behind: int, settings: ServingSettings, now_s: float) -> None:
+        """`behind` records of the partition are still to be read."""
+        self.behind = behind
+        if behind <= settings.backlog_records:
+            self.held_since_s = None
+        elif self.held_since_s is None:
+            self.held_since_s = now_s
+
+    def is_holding(self, settings: ServingSettings, now_s: float) -> bool:
+        """Whether outputs wait for the worker to catch up."""
+        held_since_s = self.held_since_s
+        return held_since_s is not None and now_s - held_since_s < settings.backlog_hold_s
+
+    def take(
+        self, settings: ServingSettings, now_s: float, everything: bool = False
+    ) -> dict[bytes, Waiting]:
+        """Remove and return what is due, `FLUSH_USERS` at most; `everything`: all that waits."""
+        if everything:
+            due, self.users = self.users, {}
+            return due
+        if self.is_holding(settings, now_s):
+            return {}
+        # In order of arrival, so what was owed first is due first.
+        due = {}
+        for user, waiting in self.users.items():
+            if waiting.due_s <= now_s:
+                due[user] = waiting
+                if len(due) == FLUSH_USERS:
+                    break
+        for user in due:
+            del self.users[user]
+        return due
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Rows of a batch's users that are recommended to now, each with its cause; the first
+    `fresh` of them are for newly applied events, whose keys are `event_keys`."""
+
+    rows: Rows
+    causes: list[Cause]
+    event_keys: list[int]
+
+    @property
+    def fresh(self) -> int:
+        return len(self.event_keys)
+
+
+def choose(
+    owed: Owed,
+    place: tuple[str, int],
+    users: Sequence[bytes],
+    records: Records,
+    decoded: Decoded,
+    batch: Batch,
+    applied: Applied,
+    settings: ServingSettings,
+    now_s: float,
+) -> Due:
+    """One recommendation per user and batch, for its last event; `place`: topic id, partition."""
+    is_holding = owed.is_holding(settings, now_s)
+    topic_id, partition = place
+    latest = dict(zip(batch.users[applied.applied].tolist(), applied.applied.tolist(), strict=True))
+    emitted_s = (records["emit_ms"] / 1000.0).tolist()
+    rows: list[int] = []
+    causes: list[Cause] = []
+    keys: list[int] = []
+    for row, at in latest.items():
+        event, offset = decoded.events[at], decoded.records[at].offset
+        due_s = emitted_s[row] + settings.user_interval_s
+        if due_s <= now_s and not is_holding:
+            rows.append(row)
+            keys.append(int(batch.event_keys[at]))
+            causes.append(Cause("event", event.event_id, topic_id, partition, offset, event.ts))
+            owed.users.pop(users[row], None)
+        else:
+            owed.users[users[row]] = Waiting(
+                due_s, offset, event.event_id, int(batch.event_keys[at]), event.ts
+            )
+    chosen = set(rows)
+    for at in np.concatenate([applied.replayed, applied.repeated]).tolist():
+        row = int(batch.users[at])
+        again = int(batch.offsets[at]) == int(records["emit_offset"][row]) or int(
+            batch.event_keys[at]
+        ) == int(records["emit_event"][row])
+        if again and row not in chosen:
+            chosen.add(row)
+            rows.append(row)
+            event = decoded.events[at]
+            first = int(records["emit_offset"][row])
+            causes.append(Cause("replay", event.event_id, topic_id, partition, first, event.ts))
+    return Due(np.array(rows, dtype=np.intp), causes, keys)

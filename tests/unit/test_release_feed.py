@@ -1,0 +1,329 @@
+"""Which release a worker wants, and that a bad one never takes the place of a good one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from profiles.catalog import Catalog
+from profiles.config import ServingSettings
+from profiles.errors import ModelError
+from profiles.events import Item, ReleaseNotice, encode
+from profiles.head import Floats
+from profiles.metrics import WorkerMetrics
+from profiles.registry import ReleaseStore
+from profiles.space import Space
+from stream.broadcast import Broadcast
+from stream.catalogue_feed import CatalogueFeed
+from stream.chunks import Chunk
+from stream.event_path import EventPath
+from stream.language_model import LanguageModel
+from stream.publisher import Publisher
+from stream.release_feed import ReleaseFeed
+from stream.state_thread import StateThread
+from tests.unit.builders import (
+    ACTIONS,
+    EXPECTED,
+    LAYOUT,
+    PROBE_TEXTS,
+    TEXT_DIM,
+    make_items,
+    make_record,
+    save_release,
+    unit_rows,
+)
+
+pytestmark = pytest.mark.unit
+
+
+class FakeLanguageModel:
+    """Gives the probe texts the vectors that `save_release` wrote, others a row of their own."""
+
+    def __init__(self) -> None:
+        self.probe = np.eye(len(PROBE_TEXTS), TEXT_DIM, dtype=np.float32)
+        self.error: Exception | None = None
+        self.encoded: list[str] = []
+        self.during: list[Item] = []
+        self.catalog: Catalog | None = None
+
+    async def encode(self, adapter: Path, texts: list[str]) -> Floats:
+        if self.error is not None:
+            raise self.error
+        if texts == PROBE_TEXTS:
+            return self.probe
+        for item in self.during:  # arrives while this is being encoded
+            assert self.catalog is not None
+            self.catalog.put(item)
+        self.during = []
+        self.encoded += texts
+        return unit_rows(len(texts), TEXT_DIM)
+
+
+class Watched(asyncio.Event):
+    """Tells when somebody waits for it: the feed then has nothing left to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.idle.set()
+        return await super().wait()
+
+
+class Bench:
+    """A release feed over a real store directory, with the network and the model faked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.catalog = Catalog()
+        for item in make_items(6):
+            self.catalog.put(item)
+        self.metrics = WorkerMetrics(CollectorRegistry())
+        codes = {name: at for at, name in enumerate(ACTIONS)}
+        self.path = EventPath(LAYOUT, ServingSettings(), codes, self.catalog, self.metrics)
+        self.store = ReleaseStore(str(directory / "releases"), directory / "cache")
+        self.model = FakeLanguageModel()
+        self.model.catalog = self.catalog
+        self.state = StateThread()
+        language_model = cast(LanguageModel, self.model)
+        catalogue = CatalogueFeed(
+            self.path,
+            cast(Broadcast, None),
+            language_model,
+            cast(Publisher, None),
+            self.state,
+            self.metrics,
+            max_bytes=1000,
+        )
+        self.feed = ReleaseFeed(
+            self.path,
+            self.store,
+            EXPECTED,
+            (),
+            LAYOUT.seen_bytes,
+            16,
+            catalogue,
+            language_model,
+            self.state,
+            self.metrics,
+            lambda: [],
+            self._send,
+        )
+
+    async def _send(self, *_: object) -> None:
+        raise AssertionError("there is no profile to send")
+
+    def publish(self, seed: int, items: int = 6) -> str:
+        building = self.store.workspace()
+        save_release(building, make_items(items), seed)
+        return self.store.publish(building)
+
+    def notice(self, release_id: str, sequence: int, status: str = "serving") -> None:
+        take(self.feed, [ReleaseNotice(release_id, status, sequence, "store")])
+
+    async def settled(self) -> None:
+        """Follow until nothing more is wanted."""
+        self.feed._changed = changed = Watched()
+        following = asyncio.create_task(self.feed.follow())
+        idle = asyncio.create_task(changed.idle.wait())
+        await asyncio.wait({following, idle}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, idle):
+            task.cancel()
+        outcomes = await asyncio.gather(following, idle, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    @property
+    def serving(self) -> str | None:
+        return None if self.path.space is None else self.path.space.release_id
+
+    def refused(self, reason: str) -> float:
+        name = "driftline_releases_refused_total"
+        return self.metrics.registry.get_sample_value(name, {"reason": reason}) or 0.0
+
+
+def take(feed: ReleaseFeed, notices: Sequence[ReleaseNotice | bytes | None]) -> None:
+    records = [
+        make_record(at, encode(notice) if isinstance(notice, ReleaseNotice) else notice, "r")
+        for at, notice in enumerate(notices)
+    ]
+    feed.take(Chunk("releases", 0, records, len(records)))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.state.close()
+
+
+# --- what is wanted -----------------------------------------------------------------------------
+
+
+def wanted(bench: Bench) -> str | None:
+    notice = bench.feed.wanted()
+    return None if notice is None else notice.release_id
+
+
+def test_nothing_is_wanted_before_a_release_serves(bench: Bench) -> None:
+    assert wanted(bench) is None
+    bench.notice("r1", 1, "candidate")
+    assert wanted(bench) is None
+
+
+def test_the_highest_serving_notice_is_wanted(bench: Bench) -> None:
+    bench.notice("r2", 5)
+    bench.notice("r1", 3)
+    bench.notice("r3", 9, "candidate")
+    assert wanted(bench) == "r2"
+
+
+def test_a_rollback_brings_the_release_before_it_back(bench: Bench) -> None:
+    bench.notice("r1", 1)
+    bench.notice("r2", 2)
+    bench.notice("r2", 3, "rolled-back")
+    assert wanted(bench) == "r1"
+    bench.notice("r1", 4)
+    bench.notice("r2", 2)  # an old notice, read late
+    assert wanted(bench) == "r1"
+
+
+def test_unreadable_notices_and_tombstones_are_passed_over(bench: Bench) -> None:
+    good = ReleaseNotice("r1", "serving", 1, "store")
+    take(bench.feed, [None, b"", b"not json", b"{}", good, b"\xff"])
+    assert wanted(bench) == "r1"
+    assert bench.refused("malformed") == 2
+    assert bench.refused("invalid") == 1
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("board"))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["r1", "r2", "r3"]), st.sampled_from(["serving", "retired"])),
+        min_size=1,
+        max_size=8,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_in_which_notices_arrive_is_irrelevant_and_so_is_compaction(
+    board: Bench, log: list[tuple[str, str]], chance: object
+) -> None:
+    notices = [ReleaseNotice(name, status, n, "store") for n, (name, status) in enumerate(log)]
+    last = {notice.release_id: notice for notice in notices}
+    serving = [notice for notice in last.values() if notice.status == "serving"]
+    expected = max(serving, key=lambda notice: notice.sequence, default=None)
+    shuffled = list(notices)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]  # Hypothesis' own kind of Random
+    for seen in (notices, shuffled, list(last.values())):
+        board.feed._notices.clear()
+        take(board.feed, seen)
+        assert board.feed.wanted() == expected
+
+
+def test_of_two_releases_with_one_sequence_all_workers_choose_the_same(bench: Bench) -> None:
+    notices = [ReleaseNotice(name, "serving", 4, "store") for name in ("r1", "r2", "r3")]
+    for order in itertools.permutations(notices):
+        bench.feed._notices.clear()
+        take(bench.feed, order)
+        assert wanted(bench) == "r3"
+
+
+# --- the swap -----------------------------------------------------------------------------------
+
+
+async def test_a_good_release_serves_with_every_item_encoded(bench: Bench) -> None:
+    release_id = bench.publish(0, items=4)
+    bench.notice(release_id, 1)
+    await bench.settled()
+    assert bench.serving == release_id
+    assert bench.path.serving.known.all()
+    assert bench.model.encoded == [item.full_text() for item in make_items(6)[4:]]
+    assert bench.feed.refusal is None
+
+
+async def test_an_item_that_arrives_during_the_swap_is_encoded_before_the_flip(
+    bench: Bench,
+) -> None:
+    bench.model.during = [Item("late"), Item("i0", "changed meanwhile")]
+    bench.notice(bench.publish(0, items=4), 1)
+    await bench.settled()
+    space = bench.path.serving
+    assert len(space.known) == 7
+    assert space.known.all()
+    assert {"changed meanwhile", bench.catalog.items[6].full_text()} <= set(bench.model.encoded)
+
+
+async def test_a_bad_release_is_refused_and_the_old_one_serves_on(bench: Bench) -> None:
+    good, bad = bench.publish(0), bench.publish(1)
+    head = bench.store.fetch(bad) / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-1])
+    bench.notice(good, 1)
+    await bench.settled()
+    bench.notice(bad, 2)
+    bench.notice("r00009-gone", 3)
+    await bench.settled()
+    assert bench.serving == good
+    assert (bench.refused("hash"), bench.refused("not-in-store")) == (1, 1)
+    assert wanted(bench) == good
+    # Announced anew, it is looked at anew.
+    bench.notice(bad, 4)
+    await bench.settled()
+    assert (bench.serving, bench.refused("hash")) == (good, 2)
+
+
+async def test_while_nothing_serves_the_next_best_release_gets_its_chance(bench: Bench) -> None:
+    good = bench.publish(0)
+    bench.notice(good, 1)
+    bench.notice("r00009-gone", 2)
+    await bench.settled()
+    assert bench.serving == good
+    assert "r00009-gone" in (bench.feed.refusal or "")
+
+
+async def test_an_adapter_that_did_not_take_is_refused(bench: Bench) -> None:
+    bench.model.probe = np.roll(bench.model.probe, 1, axis=1)
+    bench.notice(bench.publish(0), 1)
+    await bench.settled()
+    assert bench.serving is None
+    assert bench.refused("probe-cosine") == 1
+
+
+async def test_an_adapter_that_cannot_be_loaded_is_refused(bench: Bench) -> None:
+    good = bench.publish(0)
+    bench.notice(good, 1)
+    await bench.settled()
+    bench.model.error = ModelError("adapter does not fit the base")
+    bench.notice(bench.publish(1), 2)
+    await bench.settled()
+    assert bench.serving == good
+    assert bench.refused("adapter-load") == 1
+
+
+async def test_a_rollback_needs_no_load_and_knows_texts_that_changed_since(bench: Bench) -> None:
+    first, second = bench.publish(0), bench.publish(1)
+    for sequence, release_id in enumerate((first, second)):
+        bench.notice(release_id, sequence)
+        await bench.settled()
+    before: Space | None = bench.feed._previous
+    changed = Item("i2", "changed while the second one served")
+    bench.catalog.put(changed)
+    bench.model.encoded.clear()
+    bench.notice(second, 5, "rolled-back")
+    await bench.settled()
+    assert bench.path.space is before
+    assert bench.serving == first
+    assert changed.full_text() in bench.model.encoded
