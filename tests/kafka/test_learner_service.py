@@ -35,7 +35,7 @@ from profiles.release import Manifest, open_release
 from profiles.topics import Topics
 
 USERS, ITEMS = 40, 60
-WAIT_S = 60.0
+WAIT_S = 120.0
 LEARNER = """
 import sys, threading
 from pathlib import Path

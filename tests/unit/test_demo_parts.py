@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,10 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of this machine takes part."""
     for name in [name for name in os.environ if name.startswith("DRIFTLINE_")]:
         monkeypatch.delenv(name)
-    yield
 
 
 class Clock:
@@ -102,7 +100,7 @@ def test_a_child_that_ends_early_is_named_with_the_end_of_its_log(tmp_path: Path
     with Children(tmp_path, os.environ) as children:
         child = children.start("worker-1", 0, ["no-such-command"])
         child.process.wait(30)
-        with pytest.raises(DriftlineError, match=r"(?s)worker-1 .* exit 2.*no-such-command"):
+        with pytest.raises(DriftlineError, match=r"(?s)worker-1 .*exit 2.*no-such-command"):
             children.check()
         assert child.why_not_ready() == "starting"
         assert child.metrics() == ""

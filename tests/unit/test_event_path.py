@@ -61,17 +61,17 @@ class Bench:
     offset: int = 0
     log: list[Event] = field(default_factory=list)
 
-    def apply(self, *events: Event, at_s: float = NOW_S) -> Outcome:
+    def apply(self, *events: Event, at_s: float = NOW_S, behind: int = 0) -> Outcome:
         """Apply new events, which stand at the next offsets."""
         start, self.log = len(self.log), [*self.log, *events]
-        return self.replay(start, at_s=at_s)
+        return self.replay(start, at_s, behind)
 
-    def replay(self, start: int, at_s: float = NOW_S) -> Outcome:
+    def replay(self, start: int, at_s: float = NOW_S, behind: int = 0) -> Outcome:
         """Apply the log from an offset on, as after a crash."""
         records = [make_record(n, event) for n, event in enumerate(self.log) if n >= start]
         decoded = decode_chunk(records, RULES, NOW_S)
         assert not decoded.dead
-        return self.path.apply(self.source, decoded, len(self.log), at_s)
+        return self.path.apply(self.source, decoded, len(self.log), at_s, behind)
 
     def ask(self, user: str, **request: object) -> Recommendation:
         asked = Request("r1", user, **request)  # type: ignore[arg-type]  # the test's own words
@@ -124,7 +124,7 @@ def open_bench(tmp_path: Path) -> Iterator[OpenBench]:
     def make(catalog: Catalog | None = None, **settings: float) -> Bench:
         over = make_catalog(30) if catalog is None else catalog
         metrics = WorkerMetrics(CollectorRegistry())
-        serving = ServingSettings(**{"k": 5, **settings})  # type: ignore[arg-type]
+        serving = ServingSettings(**{"k": 5, **settings})
         path = EventPath(LAYOUT, serving, CODES, over, metrics)
         path.space = make_space(over)
         store = PartitionStore(tmp_path / f"partition-{len(opened)}")
@@ -216,6 +216,38 @@ def test_a_deferred_recommendation_is_of_the_release_that_serves_when_it_is_flus
     bench.path.space = make_space(bench.path.catalog, seed=5)
     told = read(bench.path.flush_due(bench.source, NOW_S + 10).outputs[0])
     assert told.release_id == told.profile_release_id == bench.path.space.release_id
+
+
+def test_a_worker_that_is_behind_applies_first_and_then_answers_each_user_once(
+    open_bench: OpenBench,
+) -> None:
+    bench = open_bench(backlog_records=100, backlog_hold_s=30.0)
+    for number in range(3):
+        events = [make_event(user, number, f"i{number}") for user in ("ann", "bob")]
+        assert bench.apply(*events, behind=500).outputs == []
+    assert int(bench.record("ann")["events"][0]) == 3
+    assert bench.path.flush_due(bench.source, NOW_S + 1).outputs == []
+    (caught_up,) = bench.apply(make_event("ann", 3, "i3"), at_s=NOW_S + 2, behind=0).outputs
+    (flushed,) = bench.path.flush_due(bench.source, NOW_S + 2).outputs
+    assert (read(caught_up).user_id, read(caught_up).cause_offset) == ("ann", 6)
+    assert (read(flushed).user_id, read(flushed).cause_offset) == ("bob", 5)
+    assert bench.path.flush_due(bench.source, NOW_S + 99).outputs == []
+
+
+def test_recommendations_are_held_back_for_so_long_and_no_longer(open_bench: OpenBench) -> None:
+    bench = open_bench(backlog_records=100, backlog_hold_s=30.0)
+    bench.apply(make_event("ann", 0, "i0"), behind=500)
+    assert bench.path.flush_due(bench.source, NOW_S + 29).outputs == []
+    assert len(bench.path.flush_due(bench.source, NOW_S + 30).outputs) == 1
+    assert len(bench.apply(make_event("bob", 0), at_s=NOW_S + 31, behind=400).outputs) == 1
+
+
+def test_a_worker_that_stops_answers_everyone_who_waits(open_bench: OpenBench) -> None:
+    bench = open_bench(backlog_records=100, backlog_hold_s=30.0)
+    bench.apply(*(make_event(user, 0, "i0") for user in users(3)), behind=500)
+    outcome = bench.path.flush_due(bench.source, NOW_S, everything=True)
+    assert [message.key for message in outcome.outputs] == [user.encode() for user in users(3)]
+    assert bench.stored() == {message.key: message.value for message in outcome.changelog}
 
 
 def test_a_replayed_chunk_says_the_same_again_and_changes_nothing(bench: Bench) -> None:
