@@ -13,6 +13,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -36,6 +37,15 @@ def _begin() -> None:
     `sys.modules` is Python's own way to say that a module is not there.
     """
     sys.modules["sklearn"] = None  # type: ignore[assignment]
+    # A killed worker says no goodbye, and this process holds both ends of its own queue.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def _warm_up(settings: ModelSettings) -> None:
@@ -72,7 +82,12 @@ class LanguageModel:
 
     async def checked(self) -> None:
         """Return once the base model is known to load.  Raises: ModelError."""
-        await asyncio.wrap_future(self._warm)
+        try:
+            await asyncio.wrap_future(self._warm)
+        except BrokenProcessPool as error:
+            raise ModelError(
+                "the language model's process died while it was loading; is there enough memory?"
+            ) from error
 
     async def encode(self, adapter: Path, texts: list[str]) -> Floats:
         """Vectors of texts under one adapter.
