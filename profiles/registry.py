@@ -65,6 +65,8 @@ class ReleaseStore:
                 if target.exists():
                     shutil.rmtree(directory)
                 else:
+                    # mkdtemp's folders are private; workers may run as another user.
+                    directory.chmod(0o755)
                     os.replace(directory, target)
                     fsync_directory(self._local)
             elif self._fs.exists(f"{self._root}/{release_id}/manifest.json"):

@@ -42,6 +42,7 @@ from stream.partitions import Partitions
 from stream.publisher import Message, Publisher, Sent
 from stream.release_feed import ReleaseFeed
 from stream.state_thread import StateThread
+from stream.sweep import Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Worker:
     partitions: Partitions
     catalogue: CatalogueFeed
     releases: ReleaseFeed
+    sweep: Sweep
     language_model: LanguageModel
     publisher: Publisher
     delivery: Delivery
@@ -113,26 +115,35 @@ async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
     """Apply a chunk of behaviour events and recommend."""
     source = worker.source(chunk)
     started = time.perf_counter()
-    decoded, outcome = await worker.state.run(_try_apply, worker, source, chunk)
+    sent = Sent()
+    async with source.order:
+        decoded, outcome = await worker.state.run(_try_apply, worker, source, chunk)
+        if outcome is not None:
+            await _send_outcome(worker, sent, chunk, outcome)
     if outcome is None:
         missing = unknown_items(decoded, worker.path.catalog)
         if missing:
             await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
         while outcome is None:
             await worker.catalogue.fill(worker.path.serving)
-            decoded, outcome = await worker.state.run(_apply_known, worker, source, chunk, decoded)
-    applied = time.perf_counter()
-    sent = Sent()
-    await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, outcome.changelog)
-    await worker.publisher.send(
-        sent, worker.topics.recommendations, chunk.partition, outcome.outputs
-    )
+            async with source.order:
+                decoded, outcome = await worker.state.run(
+                    _apply_known, worker, source, chunk, decoded
+                )
+                if outcome is not None:
+                    await _send_outcome(worker, sent, chunk, outcome)
     await _send_dead(worker, sent, chunk, decoded.dead)
-    worker.metrics.batch_seconds.labels("apply").observe(applied - started)
-    worker.metrics.batch_seconds.labels("publish").observe(time.perf_counter() - applied)
+    worker.metrics.batch_seconds.labels("apply").observe(time.perf_counter() - started)
     worker.metrics.batch_events.observe(len(chunk.records))
     oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
     await worker.delivery.follow(source, chunk, sent, event, oldest_ms)
+
+
+async def _send_outcome(worker: Worker, sent: Sent, chunk: Chunk, outcome: Outcome) -> None:
+    with worker.metrics.batch_seconds.labels("publish").time():
+        topics = worker.topics
+        await worker.publisher.send(sent, topics.profiles, chunk.partition, outcome.changelog)
+        await worker.publisher.send(sent, topics.recommendations, chunk.partition, outcome.outputs)
 
 
 def _try_apply(worker: Worker, source: Source, chunk: Chunk) -> tuple[Decoded, Outcome | None]:
@@ -215,10 +226,11 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
             )
             if space is worker.path.serving:
                 break
-        changed = await worker.state.run(
-            worker.path.declare, source, list(declared.items()), texts, space, time.time()
-        )
-        await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
+        async with source.order:
+            changed = await worker.state.run(
+                worker.path.declare, source, list(declared.items()), texts, space, time.time()
+            )
+            await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
     await _send_dead(worker, sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, event, None)
 
@@ -236,11 +248,11 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
         except BadMessage as error:
             dead.append(DeadLetter(record, error.reason, str(error)))
             continue
-        tombstones, found = await worker.state.run(worker.path.erase, source, [user], time.time())
-        await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, tombstones)
-        await worker.publisher.send(
-            sent, worker.topics.recommendations, chunk.partition, tombstones
-        )
+        async with source.order:
+            tombstones, found = await worker.state.run(
+                worker.path.erase, source, [user], time.time()
+            )
+            await _send_outcome(worker, sent, chunk, Outcome(tombstones, tombstones))
         receipt = Receipt(
             erasure.erasure_id,
             erasure.user_id,

@@ -70,7 +70,6 @@ class _Process:
         self._directory = directory
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
-        self._catalogue_read = False
         self._worker: Worker | None = None
 
     async def run(self) -> None:
@@ -126,6 +125,7 @@ class _Process:
                 asyncio.create_task(self._guard(language_model.checked()), name="model"),
                 asyncio.create_task(self._guard(worker.releases.follow()), name="releases"),
                 asyncio.create_task(self._guard(self._flush(worker)), name="flush"),
+                asyncio.create_task(self._guard(worker.sweep.run()), name="sweep"),
                 asyncio.create_task(
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
                 ),
@@ -137,7 +137,7 @@ class _Process:
                 await app.start()
                 await items.start()
                 await releases.start()
-                tasks.append(asyncio.create_task(self._guard(self._read_catalogue(items))))
+                tasks.append(asyncio.create_task(self._guard(worker.catalogue.read_all())))
                 await self._stop.wait()
             finally:
                 log.info("worker stopping")
@@ -160,11 +160,11 @@ class _Process:
         if worker is None:
             return "starting"
         if worker.path.space is None:
+            if not worker.catalogue.ready.is_set():
+                return "reading the catalogue"
             return worker.releases.refusal or (
                 "no release is serving yet: start the learner, or wait for its first release"
             )
-        if not self._catalogue_read:
-            return "reading the catalogue"
         if worker.partitions.opening:
             return f"restoring partitions {worker.partitions.opening}"
         if not worker.partitions.joined:
@@ -182,11 +182,7 @@ class _Process:
 
     def _connect_rebalances(self, app: ChunkApp, worker: Worker) -> None:
         def is_open(tp: TP) -> bool:
-            return (
-                self._catalogue_read
-                and worker.path.space is not None
-                and worker.partitions.get(tp.partition) is not None
-            )
+            return worker.path.space is not None and worker.partitions.get(tp.partition) is not None
 
         app.is_open = is_open
 
@@ -202,10 +198,6 @@ class _Process:
             # The next owner cannot know what this one still owes.
             await self._flush_owed(worker, everything=True)
 
-    async def _read_catalogue(self, items: Broadcast) -> None:
-        await items.caught_up()
-        self._catalogue_read = True
-
     async def _flush(self, worker: Worker) -> None:
         """Send the recommendations whose interval has passed."""
         while True:
@@ -215,10 +207,8 @@ class _Process:
     async def _flush_owed(self, worker: Worker, everything: bool = False) -> None:
         for source in worker.partitions.sources():
             if source.owed.users:
-                outcome = await worker.state.run(
-                    worker.path.flush_due, source, time.time(), everything
-                )
-                await worker.delivery.flush(source, outcome)
+                flushed = worker.state.run(worker.path.flush_due, source, time.time(), everything)
+                await worker.delivery.change(source, flushed)
 
     async def _guard(self, work: Any) -> None:
         try:

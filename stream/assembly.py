@@ -27,6 +27,7 @@ from stream.partitions import Partitions
 from stream.publisher import Publisher
 from stream.release_feed import ReleaseFeed
 from stream.state_thread import StateThread
+from stream.sweep import Sweep
 
 
 def new_app(settings: Settings) -> ChunkApp:
@@ -78,6 +79,7 @@ def build_worker(
     catalog = Catalog()
     path = EventPath(layout, serving, actions, catalog, metrics)
     delivery = Delivery(publisher, topics, ids, metrics, fail)
+    sweep = Sweep(path, delivery, language_model, state, metrics, serving.sweep_users)
     partitions = Partitions(
         directory,
         settings.store.sync_writes,
@@ -88,10 +90,16 @@ def build_worker(
         state,
         metrics,
         fail,
+        sweep.add,
     )
     catalogue = CatalogueFeed(
         path, items, language_model, publisher, state, metrics, serving.max_message_bytes
     )
+
+    def sweep_everyone() -> None:
+        for source in partitions.sources():
+            sweep.add(source)
+
     feed = ReleaseFeed(
         path,
         ReleaseStore(settings.store.releases, directory / "releases"),
@@ -106,13 +114,11 @@ def build_worker(
         ),
         load_trusted(settings.security.trusted_keys),
         settings.profile.seen_bytes,
-        serving.sweep_users,
         catalogue,
         language_model,
         state,
         metrics,
-        partitions.sources,
-        delivery.deliver,
+        sweep_everyone,
     )
     rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
     return Worker(
@@ -120,6 +126,7 @@ def build_worker(
         partitions,
         catalogue,
         feed,
+        sweep,
         language_model,
         publisher,
         delivery,

@@ -50,6 +50,7 @@ class CatalogueFeed:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._filling = asyncio.Lock()
+        self.ready = asyncio.Event()
 
     async def take(self, chunk: Chunk) -> None:
         """Apply a chunk of item messages; bad ones become dead letters."""
@@ -64,6 +65,11 @@ class CatalogueFeed:
         self._broadcast.handled(chunk)
         if self._path.space is not None:
             await self.fill(self._path.space)
+
+    async def read_all(self) -> None:
+        """Set `ready` once everything that stands in the topic now has been taken."""
+        await self._broadcast.caught_up()
+        self.ready.set()
 
     async def wait_for(self, items: set[str], timeout_s: float) -> None:
         """Give messages that are already in the items topic the time to arrive."""

@@ -33,6 +33,11 @@ FETCH_WAIT_MS = 20
 way: a partition that fills up meanwhile waits for it.  Faust's 1500 ms made that the worst latency.
 """
 
+LOOK_AGAIN_S = 0.05
+"""How long a fetch may find nothing before it is made anew.  It names the partitions it is for: one
+that was full when it began, and has room again, waits for the next.
+"""
+
 CLOSED_POLL_S = 0.05
 """How often a consumer whose partitions are all closed looks again."""
 
@@ -87,7 +92,7 @@ class ChunkConsumer(driver.Consumer):
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
-                fetched, _ = await self._wait_next_records(timeout=1.0)
+                fetched, _ = await self._wait_next_records(timeout=LOOK_AGAIN_S)
                 generation = self.app.consumer_generation_id
                 for tp, records in (fetched or {}).items():
                     # A rebalance began: Faust seeks every partition to its committed offset

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics
 from stream.chunks import Chunk
 from stream.event_path import Outcome, Source
-from stream.publisher import Message, Publisher, Sent
+from stream.publisher import Publisher, Sent
 
 IN_FLIGHT = 8
 """Chunks that may wait for acknowledgement at once: bounds memory, hides the round trip."""
@@ -73,24 +73,17 @@ class Delivery:
         self._tasks.add(task)
         task.add_done_callback(self._settled)
 
-    async def deliver(self, source: Source, messages: list[Message]) -> None:
-        """Send changelog records that no input waits for, and await them."""
+    async def change(self, source: Source, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Make a change that no input waits for, send what it leaves, and await that."""
         sent = Sent()
-        await self._publisher.send(sent, self._topics.profiles, source.number, messages)
+        async with source.order:
+            outcome = await work
+            topics = self._topics
+            await self._publisher.send(sent, topics.profiles, source.number, outcome.changelog)
+            await self._publisher.send(sent, topics.recommendations, source.number, outcome.outputs)
         await sent.acknowledged()
         self._note_changelog(source, sent)
-
-    async def flush(self, source: Source, outcome: Outcome) -> None:
-        """Send recommendations that were held back, and their changelog records."""
-        if not outcome.outputs:
-            return
-        sent = Sent()
-        await self._publisher.send(sent, self._topics.profiles, source.number, outcome.changelog)
-        await self._publisher.send(
-            sent, self._topics.recommendations, source.number, outcome.outputs
-        )
-        await sent.acknowledged()
-        self._note_changelog(source, sent)
+        return outcome
 
     async def drained(self) -> None:
         """Return when nothing is in flight."""

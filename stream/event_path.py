@@ -10,6 +10,7 @@ its changelog record and recommendation are sent again from the stored profile.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +46,9 @@ class Source:
     changelog_end: int = 0
     closed: bool = False
     owed: Owed = field(default_factory=Owed)
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from a change on the state thread until its records are queued for Kafka: compaction
+    keeps the last record of a user, so the changelog must have the order of the changes."""
 
     @property
     def topic_key(self) -> int:

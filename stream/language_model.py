@@ -98,9 +98,10 @@ class LanguageModel:
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
         for attempt in (1, 2):
+            pool = self._pool
             try:
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._pool, _encode, self._settings, str(adapter), texts
+                    pool, _encode, self._settings, str(adapter), texts
                 )
             except BrokenProcessPool as error:
                 if attempt == 2:
@@ -108,7 +109,8 @@ class LanguageModel:
                         "the language model's process died twice while encoding "
                         f"{len(texts)} texts; is there enough memory?"
                     ) from error
-                self._pool = self._new_pool()
+                if self._pool is pool:  # another call may have replaced it already
+                    self._pool = self._new_pool()
         raise AssertionError("unreachable")
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ log = get_logger("stream.partitions")
 class Partitions:
     """Opens and closes stores as the group's assignment changes.
 
-    `on_failure` is told of an error that the worker cannot go on with.
+    `on_failure` is told of an error that the worker cannot go on with, `on_open` of every
+    partition that opens: its profiles may come from a worker that had not swapped yet.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Partitions:
         state: StateThread,
         metrics: WorkerMetrics,
         on_failure: Callable[[BaseException], None],
+        on_open: Callable[[Source], None],
     ) -> None:
         self._directory = directory
         self._sync_writes = sync_writes
@@ -53,6 +55,7 @@ class Partitions:
         self._state = state
         self._metrics = metrics
         self._on_failure = on_failure
+        self._on_open = on_open
         self._open: dict[int, Source] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
         self.assigned: frozenset[int] = frozenset()
@@ -113,6 +116,7 @@ class Partitions:
             return
         self._opening.pop(number, None)
         self._open[number] = source
+        self._on_open(source)
         self._metrics.profiles.labels(str(number)).set(source.store.watermark.count)
         log.info(
             "partition open",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,9 +28,8 @@ from profiles.signing import check_signature
 from profiles.space import Space
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
-from stream.event_path import EventPath, Source
+from stream.event_path import EventPath
 from stream.language_model import LanguageModel
-from stream.publisher import Message
 from stream.state_thread import StateThread
 
 log = get_logger("stream.release_feed")
@@ -42,8 +41,7 @@ STORE_RETRY_S = 1.0
 class ReleaseFeed:
     """Follows the releases topic and swaps spaces.
 
-    `send_changelog(source, messages)` delivers rebuilt profiles and awaits their
-    acknowledgement; `sources()` lists the open partitions.
+    `on_swap` is called after every flip: now the profiles are to be rebuilt (`stream.sweep`).
     """
 
     def __init__(
@@ -53,26 +51,22 @@ class ReleaseFeed:
         expected: Expected,
         trusted: Sequence[Ed25519PublicKey],
         seen_bytes: int,
-        sweep_users: int,
         catalogue: CatalogueFeed,
         language_model: LanguageModel,
         state: StateThread,
         metrics: WorkerMetrics,
-        sources: Callable[[], list[Source]],
-        send_changelog: Callable[[Source, list[Message]], Awaitable[None]],
+        on_swap: Callable[[], None],
     ) -> None:
         self._path = path
         self._store = store
         self._expected = expected
         self._trusted = trusted
         self._seen_bytes = seen_bytes
-        self._sweep_users = sweep_users
         self._catalogue = catalogue
         self._language_model = language_model
         self._state = state
         self._metrics = metrics
-        self._sources = sources
-        self._send_changelog = send_changelog
+        self._on_swap = on_swap
         self._notices: dict[str, ReleaseNotice] = {}
         self._refused: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
@@ -110,26 +104,17 @@ class ReleaseFeed:
 
     async def follow(self) -> None:
         """Swap to whatever is wanted, for as long as the worker lives."""
-        sweep: asyncio.Task[None] | None = None
-        try:
-            while True:
-                notice = self.wanted()
-                serving = self._path.space
-                if notice is None or (serving and serving.release_id == notice.release_id):
-                    await self._changed.wait()
-                    self._changed.clear()
-                    continue
-                if not await self._swap(notice):
-                    # While nothing serves yet, the next best release gets its chance.
-                    self._refused.add((notice.release_id, notice.sequence))
-                    continue
-                if sweep is not None:
-                    sweep.cancel()
-                    await asyncio.gather(sweep, return_exceptions=True)
-                sweep = asyncio.create_task(self._sweep(), name="sweep")
-        finally:
-            if sweep is not None:
-                sweep.cancel()
+        while True:
+            notice = self.wanted()
+            serving = self._path.space
+            if notice is None or (serving and serving.release_id == notice.release_id):
+                await self._changed.wait()
+                self._changed.clear()
+            elif await self._swap(notice):
+                self._on_swap()
+            else:
+                # While nothing serves yet, the next best release gets its chance.
+                self._refused.add((notice.release_id, notice.sequence))
 
     async def _swap(self, notice: ReleaseNotice) -> bool:
         serving = self._path.space
@@ -146,6 +131,8 @@ class ReleaseFeed:
                 serving=serving.release_id if serving else None,
             )
             return False
+        # A profile rebuilt over half a catalogue would miss the events of the other half.
+        await self._catalogue.ready.wait()
         while True:
             await self._catalogue.fill(space)
             started = time.perf_counter()
@@ -204,36 +191,3 @@ class ReleaseFeed:
             return False
         self._previous, self._path.space = self._path.space, space
         return True
-
-    async def _sweep(self) -> None:
-        """Rebuild everyone who has not been touched, a slice at a time."""
-        started = time.perf_counter()
-        space = self._path.serving
-        stale = sum(source.store.watermark.count for source in self._sources())
-        self._metrics.profiles_stale.set(stale)
-        for source in self._sources():
-            after: bytes | None = None
-            while True:
-                messages, after, wanting = await self._state.run(
-                    self._path.sweep, source, after, self._sweep_users, time.time()
-                )
-                if messages:
-                    await self._send_changelog(source, messages)
-                    self._metrics.profiles_stale.dec(len(messages))
-                if wanting:
-                    texts = await self._language_model.encode(
-                        space.release.adapter_directory, [text for _, text in wanting]
-                    )
-                    declared = await self._state.run(
-                        self._path.declare, source, wanting, texts, space, time.time()
-                    )
-                    await self._send_changelog(source, declared)
-                if after is None:
-                    break
-                await asyncio.sleep(0)
-        self._metrics.profiles_stale.set(0)
-        log.info(
-            "profiles rebuilt",
-            release=space.release_id,
-            seconds=round(time.perf_counter() - started, 3),
-        )

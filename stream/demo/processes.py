@@ -132,7 +132,7 @@ class Children:
             if code is not None:
                 raise DriftlineError(
                     f"the {child.name} of this demo ended by itself (exit {code}); the end of its "
-                    f"log says:\n{child.log_tail()}"
+                    f"log, {child.log}, says:\n{child.log_tail()}"
                 )
 
     def stop(self, children: Sequence[Child]) -> list[str]:

@@ -94,12 +94,15 @@ def run_demo(
                 print(json.dumps(figures), flush=True)
             else:
                 demo.serve_on()
+            if faults := outcome.report.faults():
+                raise DriftlineError(
+                    f"the oracle found broken promises: {'; '.join(faults)}; "
+                    f"logs, topics and releases are kept in {root}"
+                )
+            return figures
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
-    if faults := outcome.report.faults():
-        raise DriftlineError(f"the oracle found broken promises: {'; '.join(faults)}")
-    return figures
 
 
 class _Demo:
@@ -136,7 +139,6 @@ class _Demo:
         bootstrap = external_kafka()
         if bootstrap is None:
             self._view.say("starting Kafka")
-            # Without a directory to keep, its data goes at once when it is stopped.
             kafka = EmbeddedKafka(
                 self._root / "kafka", server_properties=KAFKA_PROPERTIES, stop_timeout_s=10.0
             )

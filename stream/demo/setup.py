@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiles.config import Settings, load_settings
-from profiles.errors import SettingsError
+from profiles.errors import DriftlineError, SettingsError
 
 FIRST_ROUND = 0.15
 """Share of the events before the first round: MovieLens-100K has 100,000."""
@@ -111,12 +112,20 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def demo_directory(given: Path | None) -> Iterator[Path]:
-    """The directory given, made if need be, or a temporary one.  Raises: SettingsError."""
+    """The directory given, made if need be, or a temporary one, kept only after a known error.
+
+    Raises: SettingsError.
+    """
     if given is None:
-        with tempfile.TemporaryDirectory(
-            prefix="driftline-demo-", ignore_cleanup_errors=True
-        ) as temporary:
-            yield Path(temporary)
+        temporary = Path(tempfile.mkdtemp(prefix="driftline-demo-"))
+        try:
+            yield temporary
+        except DriftlineError:
+            raise  # what it says is worth a look at the logs
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)
         return
     try:
         given.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,8 @@ class FakePublisher:
         self.topics: list[str] = []
 
     async def send(self, sent: Sent, topic: str, partition: int, messages: list[Message]) -> None:
+        if not messages:
+            return
         future: asyncio.Future[SimpleNamespace] = asyncio.get_running_loop().create_future()
         self.futures.append(future)
         self.topics.append(topic)
@@ -149,11 +151,39 @@ async def test_a_chunk_waits_for_room_when_too_many_are_in_flight(desk: Desk) ->
     assert desk.acked == [*range(IN_FLIGHT), 99]
 
 
-async def test_a_flush_sends_the_changelog_before_the_recommendation_and_awaits_both(
+async def made(outcome: Outcome) -> Outcome:
+    """A change that has nothing to wait for."""
+    return outcome
+
+
+async def test_changes_of_one_partition_reach_kafka_in_the_order_they_were_made(
+    desk: Desk,
+) -> None:
+    may_end = asyncio.Event()
+
+    async def slow() -> Outcome:
+        await may_end.wait()
+        return Outcome([Message(b"u", b"older")], [])
+
+    older = asyncio.create_task(desk.delivery.change(desk.source, slow()))
+    await settle()
+    newer = made(Outcome([Message(b"u", b"newer")], [Message(b"u", b"shown")]))
+    later = asyncio.create_task(desk.delivery.change(desk.source, newer))
+    await settle()
+    assert desk.publisher.topics == []
+    may_end.set()
+    await settle()
+    assert desk.publisher.topics == [TOPICS.profiles, TOPICS.profiles, TOPICS.recommendations]
+    for future in desk.publisher.futures:
+        future.set_result(accepted(0))
+    await asyncio.gather(older, later)
+
+
+async def test_a_change_sends_the_changelog_before_the_recommendation_and_awaits_both(
     desk: Desk,
 ) -> None:
     outcome = Outcome([Message(b"u", b"profile")], [Message(b"u", b"recommendation")])
-    flushing = asyncio.create_task(desk.delivery.flush(desk.source, outcome))
+    flushing = asyncio.create_task(desk.delivery.change(desk.source, made(outcome)))
     await settle()
     assert desk.publisher.topics == [TOPICS.profiles, TOPICS.recommendations]
     desk.publisher.futures[0].set_result(accepted(7))
@@ -162,14 +192,16 @@ async def test_a_flush_sends_the_changelog_before_the_recommendation_and_awaits_
     desk.publisher.futures[1].set_result(accepted(0))
     await flushing
     assert desk.source.changelog_end == 8
-    await desk.delivery.flush(desk.source, Outcome([], []))
+    await desk.delivery.change(desk.source, made(Outcome([], [])))
     assert len(desk.publisher.futures) == 2
 
 
 async def test_a_delivered_changelog_moves_the_end_forward_only(desk: Desk) -> None:
     for offset in (7, 3):
         delivering = asyncio.create_task(
-            desk.delivery.deliver(desk.source, [Message(b"u", b"1"), Message(b"v", None)])
+            desk.delivery.change(
+                desk.source, made(Outcome([Message(b"u", b"1"), Message(b"v", None)], []))
+            )
         )
         await settle()
         desk.publisher.futures[-1].set_result(accepted(offset))

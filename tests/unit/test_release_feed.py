@@ -104,23 +104,20 @@ class Bench:
             self.metrics,
             max_bytes=1000,
         )
+        catalogue.ready.set()
+        self.swapped: list[str] = []
         self.feed = ReleaseFeed(
             self.path,
             self.store,
             EXPECTED,
             (),
             LAYOUT.seen_bytes,
-            16,
             catalogue,
             language_model,
             self.state,
             self.metrics,
-            lambda: [],
-            self._send,
+            lambda: self.swapped.append(self.path.serving.release_id),
         )
-
-    async def _send(self, *_: object) -> None:
-        raise AssertionError("there is no profile to send")
 
     def publish(self, seed: int, items: int = 6) -> str:
         building = self.store.workspace()

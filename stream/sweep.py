@@ -1,0 +1,108 @@
+"""After a swap, everyone is rebuilt: a paced sweep over the profiles that no event has touched.
+
+Partitions wait in a queue: all of them after a swap, one of them when it opens (it may have come
+from a worker that had not finished).  A slice at a time goes through the state thread, between
+batches of events, and its changelog records are acknowledged before the next: so the sweep takes
+what time the stream leaves, and its memory is bounded.  Declared interests are encoded anew by
+the new release's language model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from profiles.logs import get_logger
+from profiles.metrics import WorkerMetrics
+from profiles.space import Space
+from stream.delivery import Delivery
+from stream.event_path import EventPath, Outcome, Source
+from stream.language_model import LanguageModel
+from stream.state_thread import StateThread
+
+log = get_logger("stream.sweep")
+
+
+class Sweep:
+    """Rebuilds stale profiles, partition by partition."""
+
+    def __init__(
+        self,
+        path: EventPath,
+        delivery: Delivery,
+        language_model: LanguageModel,
+        state: StateThread,
+        metrics: WorkerMetrics,
+        slice_users: int,
+    ) -> None:
+        self._path = path
+        self._delivery = delivery
+        self._language_model = language_model
+        self._state = state
+        self._metrics = metrics
+        self._slice_users = slice_users
+        self._queue: asyncio.Queue[Source] = asyncio.Queue()
+
+    def add(self, source: Source) -> None:
+        """Look through a partition, as soon as its turn comes."""
+        if self._path.space is None:
+            return  # the first release will queue it
+        self._queue.put_nowait(source)
+        self._metrics.profiles_stale.inc(source.store.watermark.count)
+
+    async def run(self) -> None:
+        """Sweep what is queued, for as long as the worker lives."""
+        while True:
+            source = await self._queue.get()
+            started = time.perf_counter()
+            users = await self._partition(source, self._path.serving)
+            if self._queue.empty():
+                self._metrics.profiles_stale.set(0)
+            if users:
+                log.info(
+                    "profiles rebuilt",
+                    partition=source.number,
+                    users=users,
+                    release=self._path.serving.release_id,
+                    seconds=round(time.perf_counter() - started, 3),
+                )
+
+    async def _partition(self, source: Source, space: Space) -> int:
+        """Rebuild one partition; another swap meanwhile ends it, since that queues it again."""
+        after: bytes | None = None
+        wanting: list[tuple[bytes, str]] = []
+        users = 0
+
+        async def rebuilt() -> Outcome:
+            nonlocal after, wanting
+            messages, after, wanting = await self._state.run(
+                self._path.sweep, source, after, self._slice_users, time.time()
+            )
+            return Outcome(messages, [])
+
+        while space is self._path.space:
+            outcome = await self._delivery.change(source, rebuilt())
+            users += len(outcome.changelog)
+            self._metrics.profiles_stale.dec(len(outcome.changelog))
+            if wanting:
+                await self._declare(source, wanting, space)
+            if after is None:
+                break
+        return users
+
+    async def _declare(
+        self, source: Source, wanting: list[tuple[bytes, str]], space: Space
+    ) -> None:
+        texts = await self._language_model.encode(
+            space.release.adapter_directory, [text for _, text in wanting]
+        )
+
+        async def declared() -> Outcome:
+            if space is not self._path.space:
+                return Outcome([], [])
+            messages = await self._state.run(
+                self._path.declare, source, wanting, texts, space, time.time()
+            )
+            return Outcome(messages, [])
+
+        await self._delivery.change(source, declared())
