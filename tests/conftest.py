@@ -11,6 +11,7 @@ import pytest
 from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
 from stream.topic_admin import create_topics
+from tests.deployment import Deployment, deploy
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +57,17 @@ def tiny_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(directory)  # type: ignore[no-untyped-call]
     BertTokenizer(vocab=str(directory / "vocab.txt")).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def deployment(
+    kafka: EmbeddedKafka, topics: str, tiny_language_model: Path, tmp_path: Path
+) -> Iterator[Deployment]:
+    """Topics, catalogue and a serving first release; workers are started by the test."""
+    with deploy(kafka.bootstrap, topics, tiny_language_model, tmp_path) as made:
+        yield made
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long`: repeat every fault as often as the long lane does."""
+    parser.addoption("--long", action="store_true", help="the long lane of the fault tests")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 
-from profiles.events import Event, Filters, Item, Request, User, encode
+from profiles.events import Event, Filters, Item, Recommendation, Request, User, encode
+from tests.deployment import Deployment, make_events, wait_until
 
 pytestmark = pytest.mark.kafka
 
 
 def test_events_become_profiles_and_recommendations_and_bad_ones_dead_letters(
-    deployment: Any, make_events: Any, wait_until: Any
+    deployment: Deployment,
 ) -> None:
     worker = deployment.start_worker()
     worker.wait_ready()
@@ -59,7 +61,7 @@ def test_events_become_profiles_and_recommendations_and_bad_ones_dead_letters(
 
 
 def test_requests_are_answered_with_filters_and_new_items_and_interests_count_at_once(
-    deployment: Any, make_events: Any, wait_until: Any
+    deployment: Deployment,
 ) -> None:
     worker = deployment.start_worker()
     deployment.send_events(make_events(users=2, each=3))
@@ -79,7 +81,7 @@ def test_requests_are_answered_with_filters_and_new_items_and_interests_count_at
     for request in (songs, everything, unwanted):
         deployment.send(deployment.topics.requests, request.user_id, encode(request))
 
-    def answers() -> dict[str, Any]:
+    def answers() -> dict[str, Recommendation]:
         return {
             entry.cause_id: entry
             for entry in deployment.recommendations()
@@ -97,7 +99,7 @@ def test_requests_are_answered_with_filters_and_new_items_and_interests_count_at
 
 
 def test_a_killed_worker_loses_and_doubles_nothing_with_its_store_and_without(
-    deployment: Any, make_events: Any, wait_until: Any
+    deployment: Deployment,
 ) -> None:
     first = deployment.start_worker("a")
     deployment.send_events(make_events(users=20, each=10))
@@ -121,7 +123,7 @@ def test_a_killed_worker_loses_and_doubles_nothing_with_its_store_and_without(
 
 
 def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_stops(
-    deployment: Any, make_events: Any, wait_until: Any
+    deployment: Deployment,
 ) -> None:
     first = deployment.start_worker("a")
     first.wait_ready()
@@ -140,7 +142,7 @@ def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_stop
 
 
 def test_releases_are_swapped_under_load_refused_when_wrong_and_rolled_back(
-    deployment: Any, make_events: Any, wait_until: Any
+    deployment: Deployment,
 ) -> None:
     worker = deployment.start_worker()
     worker.wait_ready()
@@ -162,7 +164,7 @@ def test_releases_are_swapped_under_load_refused_when_wrong_and_rolled_back(
             wait_until("refused", lambda: worker.metric("driftline_releases_refused_total") == 1)
             assert serving(new)
         elif release is not None:
-            wait_until(f"{release} serves", lambda release=release: serving(release))
+            wait_until(f"{release} serves", partial(serving, release))
         deployment.send_events(make_events(users=20, each=5, start=5 * number))
         deployment.wait_applied(100 * (number + 1))
 
@@ -187,7 +189,7 @@ def test_releases_are_swapped_under_load_refused_when_wrong_and_rolled_back(
     ],
 )
 def test_a_wrong_setting_ends_in_one_paragraph_with_the_remedy(
-    deployment: Any, environment: dict[str, str], says: str, code: int
+    deployment: Deployment, environment: dict[str, str], says: str, code: int
 ) -> None:
     outcome = subprocess.run(
         [sys.executable, "-m", "stream", "worker"],

@@ -5,6 +5,7 @@ Workers are real processes of `python -m stream worker`, so that they can be kil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from learner.bootstrap import bootstrap_release
@@ -193,16 +193,14 @@ def make_events(users: int, each: int, start: int = 0, name: str = "e") -> list[
     ]
 
 
-@pytest.fixture
-def deployment(
-    kafka: Any, topics: str, tiny_language_model: Path, tmp_path: Path
-) -> Iterator[Deployment]:
+@contextlib.contextmanager
+def deploy(bootstrap: str, topics: str, language_model: Path, root: Path) -> Iterator[Deployment]:
     """Topics, catalogue and a serving first release; workers are started by the test."""
     environment = {
         **os.environ,
-        "DRIFTLINE_BROKER__BOOTSTRAP": kafka.bootstrap,
+        "DRIFTLINE_BROKER__BOOTSTRAP": bootstrap,
         "DRIFTLINE_TOPICS__PREFIX": topics,
-        "DRIFTLINE_MODEL__BASE": str(tiny_language_model),
+        "DRIFTLINE_MODEL__BASE": str(language_model),
         "DRIFTLINE_MODEL__DIM": "16",
         "DRIFTLINE_MODEL__HIDDEN": "16",
         "DRIFTLINE_MODEL__LORA_RANK": "2",
@@ -211,8 +209,8 @@ def deployment(
         "DRIFTLINE_SERVING__SESSION_TIMEOUT_S": "6",
         "DRIFTLINE_SERVING__CATALOGUE_WAIT_S": "0.5",
         "DRIFTLINE_SERVING__PREQUENTIAL_SHARE": "1.0",
-        "DRIFTLINE_STORE__DIRECTORY": str(tmp_path / "data"),
-        "DRIFTLINE_STORE__RELEASES": str(tmp_path / "releases"),
+        "DRIFTLINE_STORE__DIRECTORY": str(root / "data"),
+        "DRIFTLINE_STORE__RELEASES": str(root / "releases"),
     }
     before = {name: os.environ.get(name) for name in environment if name.startswith("DRIFTLINE_")}
     os.environ.update(environment)
@@ -229,8 +227,8 @@ def deployment(
         for number in range(ITEMS)
         for kind in ["tale" if number < ITEMS // 2 else "song"]
     ]
-    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=5)
-    made = Deployment(settings, environment, tmp_path, items, Topics.under(topics), producer)
+    producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=5)
+    made = Deployment(settings, environment, root, items, Topics.under(topics), producer)
     for item in items:
         producer.send(made.topics.items, key=item.item_id.encode(), value=encode(item))
     made.announce(bootstrap_release(settings, items, made.store).release_id)
@@ -241,15 +239,3 @@ def deployment(
             if worker.process.poll() is None:
                 worker.kill()
         producer.close()
-
-
-@pytest.fixture(name="make_events")
-def make_events_fixture() -> Callable[..., list[Event]]:
-    """`make_events`, for tests, which cannot import this file."""
-    return make_events
-
-
-@pytest.fixture(name="wait_until")
-def wait_until_fixture() -> Callable[..., None]:
-    """`wait_until`, likewise."""
-    return wait_until

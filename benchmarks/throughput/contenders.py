@@ -1,0 +1,238 @@
+"""The peers, each consuming one topic to its end: `python -m ...contenders NAME ...` in .venv-bench.
+
+Each runs in one process on one core and prints, as its last line, how many events it took and in
+how many seconds: from the first event (or batch) that it saw, which is not counted, to the last.
+Peers get what helps them (uvloop, orjson, their compiled parts, their own defaults); none of them
+produces a recommendation.
+
+Any: the peers are installed beside our lock file, not in it, and have no types there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Meter:
+    """Counts events between the first and the last."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._total = 0
+        self._first = 0
+        self._started_s = 0.0
+        self.seconds = 0.0
+
+    def add(self, events: int = 1) -> bool:
+        """Count; True when that was the last."""
+        if not self._total:
+            self._first = events
+            self._started_s = time.perf_counter()
+        self._total += events
+        if self._total < self._count:
+            return False
+        self.seconds = time.perf_counter() - self._started_s
+        return True
+
+    @property
+    def events(self) -> int:
+        """Events that `seconds` were spent on."""
+        return self._total - self._first
+
+
+def faust_empty(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """A Faust agent that takes raw bytes and does nothing with them."""
+    app, done = _faust_app(bootstrap, directory, "memory://")
+
+    async def empty(stream: Any) -> None:
+        async for _ in stream:
+            if meter.add():
+                done.set()
+
+    channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
+    app.agent(channel, name="empty")(empty)
+    _run_faust(app, done)
+
+
+def faust_table(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """A Faust agent that decodes JSON (orjson) and counts per user in a Table kept in memory."""
+    _faust_counter(bootstrap, topic, meter, directory, "memory://")
+
+
+def faust_table_rocksdb(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """The same with Faust's RocksDB store (rocksdict)."""
+    _faust_counter(bootstrap, topic, meter, directory, "rocksdb://?driver=rocksdict")
+
+
+def _faust_counter(
+    bootstrap: str, topic: str, meter: Meter, directory: Path, store: str
+) -> None:
+    app, done = _faust_app(bootstrap, directory, store)
+    table = app.Table("counts", default=int, partitions=app.conf.topic_partitions)
+
+    async def count(stream: Any) -> None:
+        async for user, _ in stream.items():
+            table[user] += 1
+            if meter.add():
+                done.set()
+
+    app.agent(app.topic(topic, key_serializer="raw", value_serializer="json"), name="count")(count)
+    _run_faust(app, done)
+
+
+def _faust_app(bootstrap: str, directory: Path, store: str) -> tuple[Any, asyncio.Event]:
+    faust: Any = importlib.import_module("faust")
+    name = f"bench-{directory.name}"
+    app = faust.App(
+        name,
+        broker=f"kafka://{bootstrap}",
+        store=store,
+        datadir=str(directory),
+        web_enabled=False,
+        autodiscover=False,
+        topic_partitions=4,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+    )
+    return app, asyncio.Event()
+
+
+def _run_faust(app: Any, done: asyncio.Event) -> None:
+    uvloop: Any = importlib.import_module("uvloop")
+
+    async def main() -> None:
+        await app.start()
+        await done.wait()
+
+    uvloop.run(main())
+
+
+def quix(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """Quix Streams: JSON decoded, a count per user in its RocksDB state, changelog on (default)."""
+    quixstreams: Any = importlib.import_module("quixstreams")
+    app = quixstreams.Application(
+        broker_address=bootstrap,
+        consumer_group=f"bench-{directory.name}",
+        auto_offset_reset="earliest",
+        state_dir=str(directory / "state"),
+        loglevel="ERROR",
+    )
+
+    def count(value: Any, state: Any) -> Any:
+        state.set("count", state.get("count", 0) + 1)
+        if meter.add():
+            app.stop()
+        return value
+
+    frame = app.dataframe(app.topic(topic, key_deserializer="bytes", value_deserializer="json"))
+    frame.apply(count, stateful=True)
+    app.run()
+
+
+def bytewax(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """bytewax: JSON decoded (orjson), `stateful_map` per user, in memory, no recovery store."""
+    op: Any = importlib.import_module("bytewax.operators")
+    kafka: Any = importlib.import_module("bytewax.connectors.kafka")
+    testing: Any = importlib.import_module("bytewax.testing")
+    flow: Any = importlib.import_module("bytewax.dataflow").Dataflow("bench")
+    loads = importlib.import_module("orjson").loads
+
+    def count(state: int | None, message: Any) -> tuple[int, None]:
+        loads(message.value)
+        meter.add()
+        return (state or 0) + 1, None
+
+    source = kafka.KafkaSource([bootstrap], [topic], tail=False, batch_size=1000)
+    messages = op.input("events", flow, source)
+    keyed = op.key_on("user", messages, lambda message: message.key.decode())
+    counted = op.stateful_map("count", keyed, count)
+    op.output("nowhere", op.filter("none", counted, lambda _: False), testing.TestingSink([]))
+    testing.run_main(flow)
+
+
+def aiokafka(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """aiokafka's getmany: bytes fetched and thrown away."""
+    client: Any = importlib.import_module("aiokafka")
+    uvloop: Any = importlib.import_module("uvloop")
+
+    async def main() -> None:
+        consumer = client.AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=f"bench-{directory.name}",
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        done = False
+        while not done:
+            fetched = await consumer.getmany(timeout_ms=1000)
+            taken = sum(map(len, fetched.values()))
+            done = bool(taken) and meter.add(taken)
+
+    uvloop.run(main())
+
+
+def confluent(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """confluent-kafka's consume(1000): bytes fetched by librdkafka's own threads, thrown away."""
+    client: Any = importlib.import_module("confluent_kafka")
+    consumer = client.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"bench-{directory.name}",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic])
+    done = False
+    while not done:
+        taken = len(consumer.consume(1000, timeout=1.0))
+        done = bool(taken) and meter.add(taken)
+
+
+CONTENDERS: dict[str, Callable[[str, str, Meter, Path], None]] = {
+    "faust_empty": faust_empty,
+    "faust_table": faust_table,
+    "faust_table_rocksdb": faust_table_rocksdb,
+    "quix": quix,
+    "bytewax": bytewax,
+    "aiokafka": aiokafka,
+    "confluent": confluent,
+}
+NEEDS = {
+    "faust_empty": "faust",
+    "faust_table": "faust",
+    "faust_table_rocksdb": "rocksdict",
+    "quix": "quixstreams",
+    "bytewax": "bytewax",
+    "aiokafka": "aiokafka",
+    "confluent": "confluent_kafka",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="one peer, from the first event to the last")
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("bootstrap")
+    parser.add_argument("topic")
+    parser.add_argument("count", type=int)
+    parser.add_argument("directory", type=Path)
+    asked = parser.parse_args()
+    meter = Meter(asked.count)
+    CONTENDERS[asked.name](asked.bootstrap, asked.topic, meter, asked.directory)
+    print(json.dumps({"events": meter.events, "seconds": meter.seconds}), flush=True)
+    sys.stderr.flush()
+    # Consumers that are not closed take seconds, some for ever; what was measured is over.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
