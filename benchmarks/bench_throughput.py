@@ -43,7 +43,16 @@ from benchmarks.deployment import (
     total,
     wait_until,
 )
-from benchmarks.harness import ROOT, Result, load_average, median_and_range, pinned, report, say
+from benchmarks.harness import (
+    ROOT,
+    Result,
+    hush_clients,
+    load_average,
+    median_and_range,
+    pinned,
+    report,
+    say,
+)
 from benchmarks.load import Answer, Events, fill, synthetic_events
 from benchmarks.throughput import peer_environment, profiler
 from benchmarks.throughput.contenders import CONTENDERS
@@ -85,6 +94,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="py-spy on our worker, one more run")
     parser.add_argument("--name", default="throughput", help="of the result file")
     asked = parser.parse_args()
+    hush_clients()
     started_load = load_average()
     unavailable = peer_environment.prepare()
     names = [name for name in [*OURS, *CONTENDERS] if name not in unavailable]
@@ -98,10 +108,20 @@ def main() -> None:
         root = Path(directory)
         base = tiny_language_model(root / "bert", asked.seed)
         plan = Plan(kafka, root, base, events, asked.items, False)
-        release, floors = "", []
+        with deployment(
+            kafka,
+            root / "setup",
+            "setup",
+            synthetic_items(asked.items),
+            base,
+            {},
+            root / "releases",
+        ) as made:
+            release = made.new_release(asked.seed)
+        floors = []
         for repetition in range(asked.repetitions):
             turn = repetition % max(len(names), 1)
-            release = _repeat(plan, f"r{repetition}", names[turn:] + names[:turn], release, runs)
+            _repeat(plan, f"r{repetition}", names[turn:] + names[:turn], release, runs)
             floors.append(_floor(plan, release, repetition, asked.users, asked.seed))
         if asked.profile:
             profiled: dict[str, list[Result]] = {"driftline": []}
@@ -135,8 +155,8 @@ def main() -> None:
 
 def _repeat(
     plan: Plan, prefix: str, names: list[str], release: str, runs: dict[str, list[Result]]
-) -> str:
-    """Every contender once, each of ours on topics of its own; returns the release's name."""
+) -> None:
+    """Every contender once, each on topics of its own."""
     releases = plan.root / "releases"
     for name in names:
         before = load_average()
@@ -150,21 +170,11 @@ def _repeat(
             releases,
         ) as made:
             fill(made.bootstrap, made.topics.events, plan.events)
-            if name in OURS:
-                release = release or made.new_release(7)
-                run = _run_ours(plan, made, release)
-            else:
-                run = _run_peer(plan, made, name)
+            is_ours = name in OURS
+            run = _run_ours(plan, made, release) if is_ours else _run_peer(plan, made, name)
         run["load_average"] = before
         runs[name].append(run)
         say(f"{prefix} {name}: {run['rate']:,.0f} events/s (load {before})")
-    if not release:
-        with deployment(
-            plan.kafka, plan.root / f"{prefix}-none", f"{prefix}-none",
-            synthetic_items(plan.items), plan.base, {}, releases,
-        ) as made:  # fmt: skip
-            release = made.new_release(7)
-    return release
 
 
 def _run_ours(plan: Plan, made: Deployment, release: str) -> Result:
@@ -268,8 +278,13 @@ def _run_peer(plan: Plan, made: Deployment, name: str) -> Result:
         )
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
-    counted = json.loads(done.stdout.splitlines()[-1])
-    return {"rate": counted["events"] / counted["seconds"], **counted}
+    counted: Result = json.loads(done.stdout.splitlines()[-1])
+    if not counted["seconds"]:
+        raise SystemExit(f"{name} took every event at once: give more --events")
+    # Where a framework stores its state later than it counts, both rates are told.
+    late = counted.get("durable_seconds")
+    durable = {"durable_rate": counted["events"] / late} if late else {}
+    return {"rate": counted["events"] / counted["seconds"], **durable, **counted}
 
 
 def _floor(plan: Plan, release: str, repetition: int, users: int, seed: int) -> dict[str, float]:

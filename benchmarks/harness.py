@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import statistics
@@ -35,6 +36,12 @@ Result = dict[str, Any]
 def say(text: str) -> None:
     """Progress, for whoever watches."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def hush_clients() -> None:
+    """Kafka's clients warn of every retry while a new topic finds its leader."""
+    for name in ("aiokafka", "kafka"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def machine() -> Result:
@@ -114,7 +121,9 @@ def quantiles_ms(latencies_s: npt.NDArray[np.float64]) -> Result:
     return {"samples": len(latencies_s), **{name: round(value, 2) for name, value in named}}
 
 
-def report(name: str, seed: int, arguments: Mapping[str, Any], started_load: float, **found: Any) -> None:
+def report(
+    name: str, seed: int, arguments: Mapping[str, Any], started_load: float, **found: Any
+) -> None:
     """Write benchmarks/results/<name>.json and print machine, seed and, last, one JSON line."""
     result = {
         "benchmark": name,

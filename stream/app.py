@@ -96,7 +96,7 @@ class _Process:
             publisher = Publisher(bootstrap, topics, f"driftline-{self._directory.name}")
             await publisher.start()
             stack.push_async_callback(publisher.stop)
-            app = new_app(settings)
+            app = new_app(settings, self._directory)
             items = Broadcast(app, bootstrap, topics.items)
             releases = Broadcast(app, bootstrap, topics.releases)
             worker = build_worker(

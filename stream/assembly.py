@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from stream.state_thread import StateThread
 from stream.sweep import Sweep
 
 
-def new_app(settings: Settings) -> ChunkApp:
+def new_app(settings: Settings, directory: Path) -> ChunkApp:
     """The Faust app: its group, its commits, none of its web server or tables."""
     serving, bootstrap = settings.serving, settings.broker.bootstrap
     return ChunkApp(
@@ -40,7 +39,7 @@ def new_app(settings: Settings) -> ChunkApp:
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        datadir=tempfile.mkdtemp(prefix="driftline-faust-"),
+        datadir=str(directory / "faust"),
         store="memory://",
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=serving.commit_interval_s,

@@ -249,11 +249,16 @@ def oracle(
 ) -> None:
     """Recompute every profile from the topics and compare with what the workers made.
 
+    Ends with 1 when a promise was broken.  Run it while nothing is being produced.
+
     Example: `driftline oracle --sample-users 1000`
     """
     from stream.oracle import print_report, run_oracle
 
-    print_report(run_oracle(read_settings(config, bootstrap), sample_users))
+    report = run_oracle(read_settings(config, bootstrap), sample_users)
+    print_report(report)
+    if report.faults():
+        raise typer.Exit(1)
 
 
 @releases_app.command("list")

@@ -19,12 +19,12 @@ from aiokafka.structs import ConsumerRecord
 from benchmarks.deployment import synthetic_items
 from benchmarks.load import synthetic_events
 from learner.bootstrap import expected_release
-from profiles.applying import apply_batch
+from profiles.applying import Batch, apply_batch
 from profiles.catalog import Catalog
 from profiles.config import load_settings
 from profiles.release import open_release
 from profiles.space import Space
-from profiles.state import RecordLayout, encode_records, empty_records, split_tails
+from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
 from profiles.store import PartitionStore, Watermark
 from profiles.updater import Steps, advance_all, start_state
 from stream.chunks import Record
@@ -46,9 +46,7 @@ def measure(
     settings = load_settings()
     size = settings.serving.chunk_records
     model, kept = settings.model, settings.profile
-    layout = RecordLayout(
-        model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes
-    )
+    layout = RecordLayout(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
     catalog = Catalog()
     for item in synthetic_items(items):
         catalog.put(item)
@@ -70,7 +68,7 @@ def measure(
         return sum(len(one.events) for one in decoded)
 
     timed("decode", decode)
-    batches = []
+    batches: list[tuple[Batch, list[bytes]]] = []
 
     def columns() -> int:
         batches.extend(to_batch(one, catalog, actions) for one in decoded)
@@ -106,7 +104,7 @@ def measure(
         return size * len(chunks)
 
     timed("model", arithmetic)
-    loaded = []
+    loaded: list[Records] = []
 
     def codec() -> int:
         for _, names in batches:
@@ -120,7 +118,9 @@ def measure(
 
     def apply() -> int:
         for records, (batch, _) in zip(loaded, batches, strict=True):
-            apply_batch(records, batch, space, catalog, TOPIC_KEY, settings.serving.prequential_share)
+            apply_batch(
+                records, batch, space, catalog, TOPIC_KEY, settings.serving.prequential_share
+            )
         return count
 
     timed("apply_batch", apply)

@@ -188,6 +188,7 @@ class _Demo:
                 replaying.join(LOOK_EVERY_S)
         bad = bad or self._produce_bad_events()
         took_s = time.monotonic() - started_s
+        gate.sent = self._total
         in_flow = self._snapshot.fewest_swaps
         self._drain()
         last = self._snapshot = look(self._workers, self._learner)

@@ -1,0 +1,148 @@
+"""From an event's intended send to its recommendation in a consumer's hands.
+
+One worker on core 1; broker, generator and reader on core 0.  First the most that the worker can
+answer is measured (every batch answered, nothing held), unless `--rate` gives it; then an open
+loop sends at fractions of it.  An event is answered by the first recommendation of its user that
+is made from its own or a later event.  The latency counts from the *intended* send time, so a
+stall shows in every event that it delays; the generator's own lateness is part of it and is told.
+
+The worker runs with `user_interval_s=0`: with the default second between two outputs of one user,
+most of the latency of a busy user would be that second, by design.
+
+    make bench-latency [BENCH_ARGS="--items 10000 --fractions 0.1 --seconds 5"]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.deployment import (
+    BROKER_CORE,
+    Deployment,
+    WorkerProcess,
+    broker,
+    deployment,
+    synthetic_items,
+    tiny_language_model,
+    total,
+    wait_until,
+)
+from benchmarks.harness import Result, hush_clients, load_average, pinned, quantiles_ms, report, say
+from benchmarks.load import fill, open_loop, synthetic_events
+from stream.broker import EmbeddedKafka
+
+SETTINGS = {"DRIFTLINE_SERVING__USER_INTERVAL_S": "0"}
+NEVER_HOLD = {"DRIFTLINE_SERVING__BACKLOG_RECORDS": "1000000000"}
+SETTLE_S = 3.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--items", default="10000,100000", help="catalogue sizes")
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--fractions", default="0.1,0.5,0.8", help="of the most it can answer")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="events/s taken as that; 0: measure"
+    )
+    parser.add_argument("--burst", type=int, default=20_000, help="events to measure it with")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each open loop")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="first seconds not counted")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--name", default="latency", help="of the result file")
+    asked = parser.parse_args()
+    hush_clients()
+    started_load = load_average()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as directory, broker() as kafka:
+        root = Path(directory)
+        base = tiny_language_model(root / "bert", asked.seed)
+        with pinned(BROKER_CORE):
+            for items in map(int, asked.items.split(",")):
+                found.append(_catalogue(kafka, root / f"i{items}", base, items, asked))
+    report(asked.name, asked.seed, vars(asked), started_load, catalogues=found)
+
+
+def _catalogue(
+    kafka: EmbeddedKafka, root: Path, base: Path, items: int, asked: argparse.Namespace
+) -> Result:
+    """All fractions for one size of catalogue."""
+    say(f"catalogue of {items}")
+    catalogue, releases = synthetic_items(items), root / "releases"
+    most = asked.rate
+    with deployment(
+        kafka, root / "most", f"most-{items}", catalogue, base, SETTINGS | NEVER_HOLD, releases
+    ) as made:
+        release = made.new_release(asked.seed)
+        if not most:
+            most = _most_answered(made, release, items, asked)
+            say(f"answers {most:,.0f} events/s at most")
+    loads = []
+    for fraction in map(float, asked.fractions.split(",")):
+        name = f"load-{items}-{round(1000 * fraction)}"
+        with deployment(kafka, root / name, name, catalogue, base, SETTINGS, releases) as made:
+            _start(made, release)
+            loads.append(_load(made, fraction, fraction * most, items, asked))
+    return {"items": items, "most_answered_per_s": round(most, 1), "loads": loads}
+
+
+def _start(made: Deployment, release: str) -> WorkerProcess:
+    made.send_items()
+    made.announce(release)
+    worker = made.start_worker()
+    wait_until("worker ready", worker.is_ready)
+    time.sleep(SETTLE_S)
+    return worker
+
+
+def _most_answered(made: Deployment, release: str, items: int, asked: argparse.Namespace) -> float:
+    worker = _start(made, release)
+    events = synthetic_events(asked.burst, asked.users, items, 4, asked.seed, "m")
+    fill(made.bootstrap, made.topics.events, events)
+    began: tuple[float, float] | None = None
+    while True:
+        samples = worker.metrics()
+        now_s, applied = time.perf_counter(), total(samples, "driftline_events_applied_total")
+        if applied and began is None:
+            began = (now_s, applied)
+        if applied >= len(events):
+            break
+        time.sleep(0.02)
+    worker.stop()
+    assert began is not None, "the loop ends only after events were applied"
+    return (len(events) - began[1]) / max(now_s - began[0], 1e-3)
+
+
+def _load(
+    made: Deployment, fraction: float, rate: float, items: int, asked: argparse.Namespace
+) -> Result:
+    count = max(int(rate * (asked.warm_up + asked.seconds)), 1)
+    events = synthetic_events(count, asked.users, items, 4, asked.seed)
+    before = load_average()
+    run = asyncio.run(
+        open_loop(made.bootstrap, made.topics.events, made.topics.recommendations, events, rate)
+    )
+    counted = run.intended_s >= run.intended_s[0] + asked.warm_up
+    latencies_s = run.latencies_s[counted]
+    answered = np.isfinite(latencies_s)
+    load: Result = {
+        "fraction": fraction,
+        "events_per_s": round(rate, 1),
+        "latency_ms": quantiles_ms(latencies_s[answered]),
+        "unanswered": int((~answered).sum()),
+        "generator_late_ms": quantiles_ms(run.lateness_s[counted]),
+        "outputs": run.outputs,
+        "mixed": run.mixed,
+        "load_average": before,
+    }
+    say(f"{fraction:.0%} ({rate:,.0f}/s): {load['latency_ms']}, {load['unanswered']} unanswered")
+    return load
+
+
+if __name__ == "__main__":
+    main()
