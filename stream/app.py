@@ -47,10 +47,13 @@ FLUSH_EVERY_S = 0.05
 EXIT_STALLED = 75
 
 
-def run_worker(settings: Settings, instance: str | None = None) -> None:
+def run_worker(
+    settings: Settings, language_model: LanguageModel, instance: str | None = None
+) -> None:
     """Run a worker until SIGINT or SIGTERM.
 
     Args:
+        language_model: the child process that encodes texts; the caller closes it.
         instance: names the worker's own directory under store.directory; default the first one
             that no other worker on this machine holds.
     Raises: DriftlineError for anything that an operator can put right.
@@ -59,14 +62,15 @@ def run_worker(settings: Settings, instance: str | None = None) -> None:
     # 700th costs a seventh of the event path.
     gc.set_threshold(50_000, 20, 100)
     with instance_directory(settings.store.directory, instance) as directory:
-        uvloop.run(_Process(settings, directory).run())
+        uvloop.run(_Process(settings, directory, language_model).run())
 
 
 class _Process:
     """Owns every part of the worker from start to stop."""
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
+    def __init__(self, settings: Settings, directory: Path, language_model: LanguageModel) -> None:
         self._settings = settings
+        self._language_model = language_model
         self._directory = directory
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -81,10 +85,8 @@ class _Process:
         bootstrap = settings.broker.bootstrap
         topics = Topics.under(settings.topics.prefix)
         specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
-        # First of all, because its imports take the longest.
-        language_model = LanguageModel(settings.model)
+        language_model = self._language_model
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(language_model.close)
             await asyncio.to_thread(
                 check_topics, bootstrap, specs, settings.broker.connect_timeout_s
             )

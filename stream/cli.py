@@ -7,6 +7,7 @@ a defect and shows its trace.  The learner is imported lazily, and only here.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -74,7 +75,9 @@ def read_settings(
 
 @app.command()
 def broker(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65_535)
+    ] = 9092,
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the data here; default: a temporary directory.")
     ] = None,
@@ -142,9 +145,15 @@ def worker(
 
     Example: `driftline worker --http-port 9101`
     """
-    from stream.app import run_worker
+    from stream.language_model import LanguageModel
 
-    run_worker(read_settings(config, bootstrap, http_port), instance)
+    settings = read_settings(config, bootstrap, http_port)
+    # Its child process imports for seconds: it begins before this one imports the rest.
+    language_model = LanguageModel(settings.model)
+    with contextlib.closing(language_model):
+        from stream.app import run_worker
+
+        run_worker(settings, language_model, instance)
 
 
 @app.command()
