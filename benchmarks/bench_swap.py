@@ -374,7 +374,7 @@ def _check_changelog(made: Deployment, records: Records, releases: list[str]) ->
 
 
 def _differences(records: Records, space: Space, catalog: Catalog) -> npt.NDArray[np.float32]:
-    """How far each stored profile is from its history replayed in a space.  Shapes: (B,) -> (B,)."""
+    """How far each profile is from its history replayed in a space.  Shapes: (B,) -> (B,)."""
     differences = [np.zeros(0, np.float32)]
     for start in range(0, len(records), 1000):
         part = records[start : start + 1000]

@@ -68,7 +68,8 @@ OURS: dict[str, dict[str, str]] = {
 POLL_S = 0.05
 QUIET_S = 2.0
 """Owed recommendations are out when their count rests this long; then the topic is read."""
-PEER_TIMEOUT_S = 600.0
+PEER_TIMEOUT_S = 180.0
+"""A peer that has not finished by then (Faust was once seen to hang) is told in `timed_out`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +119,16 @@ def main() -> None:
             root / "releases",
         ) as made:
             release = made.new_release(asked.seed)
-        floors = []
+        floors: list[dict[str, float]] = []
+        timed_out: list[str] = []
         for repetition in range(asked.repetitions):
             turn = repetition % max(len(names), 1)
-            _repeat(plan, f"r{repetition}", names[turn:] + names[:turn], release, runs)
+            _repeat(plan, f"r{repetition}", names[turn:] + names[:turn], release, runs, timed_out)
             floors.append(_floor(plan, release, repetition, asked.users, asked.seed))
         if asked.profile:
             profiled: dict[str, list[Result]] = {"driftline": []}
             spied = Plan(kafka, root, base, events, asked.items, True)
-            _repeat(spied, "spied", ["driftline"], release, profiled)
+            _repeat(spied, "spied", ["driftline"], release, profiled, timed_out)
             profile = profiled["driftline"][0].get("profile")
     report(
         asked.name,
@@ -147,6 +149,7 @@ def main() -> None:
         if floors
         else {},
         unavailable=unavailable,
+        timed_out=timed_out,
         runs=runs,
         profile=profile,
         peers=peer_environment.installed(),
@@ -154,7 +157,12 @@ def main() -> None:
 
 
 def _repeat(
-    plan: Plan, prefix: str, names: list[str], release: str, runs: dict[str, list[Result]]
+    plan: Plan,
+    prefix: str,
+    names: list[str],
+    release: str,
+    runs: dict[str, list[Result]],
+    timed_out: list[str],
 ) -> None:
     """Every contender once, each on topics of its own."""
     releases = plan.root / "releases"
@@ -172,6 +180,10 @@ def _repeat(
             fill(made.bootstrap, made.topics.events, plan.events)
             is_ours = name in OURS
             run = _run_ours(plan, made, release) if is_ours else _run_peer(plan, made, name)
+        if run is None:
+            say(f"{prefix} {name}: not finished after {PEER_TIMEOUT_S:.0f} s")
+            timed_out.append(f"{prefix} {name}")
+            continue
         run["load_average"] = before
         runs[name].append(run)
         say(f"{prefix} {name}: {run['rate']:,.0f} events/s (load {before})")
@@ -261,7 +273,7 @@ async def _unanswered(made: Deployment, events: Events) -> int:
         await consumer.stop()
 
 
-def _run_peer(plan: Plan, made: Deployment, name: str) -> Result:
+def _run_peer(plan: Plan, made: Deployment, name: str) -> Result | None:
     command = [
         str(peer_environment.PYTHON),
         "-m",
@@ -273,9 +285,17 @@ def _run_peer(plan: Plan, made: Deployment, name: str) -> Result:
         str(made.root),
     ]
     with pinned(WORKER_CORE):
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=PEER_TIMEOUT_S, check=False
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=PEER_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
     counted: Result = json.loads(done.stdout.splitlines()[-1])

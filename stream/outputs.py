@@ -100,7 +100,7 @@ class Recommender:
         columns, weights = history_shares(ranked, history_rows, space, self.settings.reasons)
         # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
         past_rows = np.take_along_axis(history_rows[:, None, :], columns, axis=2).tolist()
-        shares = np.round(weights, 4).tolist()
+        shares = np.round(weights.astype(np.float64), 4).tolist()
         rows, scores = ranked.rows.tolist(), np.round(ranked.scores.astype(np.float64), 5).tolist()
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
