@@ -54,7 +54,7 @@ def tiny_language_model(directory: Path, seed: int) -> Path:
         intermediate_size=32,
         max_position_embeddings=64,
     )
-    BertModel(config).save_pretrained(directory)  # type: ignore[no-untyped-call]
+    BertModel(config).save_pretrained(directory)  # type: ignore[no-untyped-call]  # transformers does not type it
     BertTokenizer(vocab=str(directory / "vocab.txt")).save_pretrained(directory)
     return directory
 

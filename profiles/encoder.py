@@ -96,7 +96,7 @@ class TextEncoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # type: ignore[no-untyped-call]
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers does not type it
         where = base_directory(settings.base)
         # A directory is all there is: nothing of it is ever looked up on the hub.
         is_local = Path(where).is_dir()

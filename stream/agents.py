@@ -114,7 +114,6 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
 async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
     """Apply a chunk of behaviour events and recommend."""
     source = worker.source(chunk)
-    started = time.perf_counter()
     sent = Sent()
     async with source.order:
         decoded, outcome = await worker.state.run(_try_apply, worker, source, chunk)
@@ -133,7 +132,6 @@ async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
                 if outcome is not None:
                     await _send_outcome(worker, sent, chunk, outcome)
     await _send_dead(worker, sent, chunk, decoded.dead)
-    worker.metrics.batch_seconds.labels("apply").observe(time.perf_counter() - started)
     worker.metrics.batch_events.observe(len(chunk.records))
     oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
     await worker.delivery.follow(source, chunk, sent, event, oldest_ms)
@@ -166,12 +164,14 @@ def _apply_known(
 
 def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Outcome:
     end = chunk.records[-1].offset + 1
-    return worker.path.apply(source, decoded, end, time.time(), behind=max(0, chunk.end - end))
+    behind = max(0, chunk.end - end)
+    with worker.metrics.batch_seconds.labels("apply").time():
+        return worker.path.apply(source, decoded, end, time.time(), behind)
 
 
 def _encoded(worker: Worker, decoded: Decoded) -> bool:
+    # The serving space covers the whole catalogue: `_flip` and every item message see to that.
     space = worker.path.serving
-    space.extend()
     rows = [worker.path.catalog.rows[event.item_id] for event in decoded.events]
     return bool(space.known[rows].all()) if rows else True
 

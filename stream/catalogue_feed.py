@@ -103,9 +103,7 @@ class CatalogueFeed:
             except BadMessage as error:
                 dead.append(DeadLetter(record, error.reason, str(error)))
                 continue
-            row, changed = catalog.put(item)
-            if changed and self._path.space is not None:
-                self._path.space.forget_text(row)
+            catalog.put(item)
         if self._path.space is not None:
             self._path.space.extend()
         return dead

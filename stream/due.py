@@ -44,12 +44,10 @@ class Owed:
     """What one partition owes, by user, and since when it has been held back."""
 
     users: dict[bytes, Waiting] = field(default_factory=dict)
-    behind: int = 0
     held_since_s: float | None = None
 
     def note_position(self, behind: int, settings: ServingSettings, now_s: float) -> None:
         """`behind` records of the partition are still to be read."""
-        self.behind = behind
         if behind <= settings.backlog_records:
             self.held_since_s = None
         elif self.held_since_s is None:

@@ -123,7 +123,9 @@ class Publisher:
         self, sent: Sent, topic: str, partition: int, dead: list[DeadLetter]
     ) -> None:
         """Send records to their dead-letter topic: original key and value, reason in headers."""
-        messages = [Message(*_original(letter), _headers(letter)) for letter in dead]
+        messages = [
+            Message(letter.record.key, letter.record.value, _headers(letter)) for letter in dead
+        ]
         await self.send(sent, self._topics.dlq(topic), partition, messages)
 
     async def _send_batch(self, sent: Sent, batch: Any, topic: str, partition: int) -> None:
@@ -131,10 +133,6 @@ class Publisher:
         batch.close()
         future = await self._producer.send_batch(batch, topic, partition=partition)
         sent.futures.append((topic, partition, count, future))
-
-
-def _original(letter: DeadLetter) -> tuple[bytes | None, bytes | None]:
-    return letter.record.key, letter.record.value
 
 
 def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
