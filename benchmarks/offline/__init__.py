@@ -1,0 +1,1 @@
+"""Offline comparison of recommenders: data, protocols, ranking and figures, one code for all."""
