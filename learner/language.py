@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,15 @@ class LanguageModel:
         named: Any = self.encoder.model.named_parameters()  # PEFT models are untyped
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
-    def restore(self, weights: dict[str, Tensor]) -> None:
+    def tensors(self) -> dict[str, Tensor]:
+        """What training changes, for a checkpoint."""
+        return dict(self.weights())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put saved LoRA parameters back."""
         with torch.no_grad():
             for name, parameter in self.weights().items():
-                parameter.copy_(weights[name])
+                parameter.copy_(tensors[name])
 
     def embed_trainable(self, texts: Sequence[str]) -> Tensor:
         """Vectors with gradient into the adapter.  Shapes: -> (len(texts), T), float32."""

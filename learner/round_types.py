@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,13 +46,19 @@ class RoundData:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """How the caller watches and stops a round."""
+    """How the caller watches and stops a round.
+
+    `progress(stage, done, of, loss)` after every step and slice of texts; `figures(stage, step,
+    named)` after every step (loss and its parts, learning rate, gradient norm) and every
+    validation (`validation_*`).  What either raises ends the round: that is how a search prunes.
+    """
 
     progress: Callable[[str, int, int, float], None] = lambda stage, done, of, loss: None
     is_cancelled: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None
     identity: str = ""
     clock: Callable[[], float] = time.monotonic
+    figures: Callable[[str, int, Mapping[str, float]], None] = lambda stage, step, named: None
 
 
 @dataclass(frozen=True, slots=True)

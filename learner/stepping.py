@@ -6,7 +6,6 @@ schedule around it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,10 +30,6 @@ ID_DROPOUT = 0.1
 DISTILL_ROWS = 256
 """Replayed positions distilled in a step, at most: bounds memory at (256, N) twice."""
 
-DECAYED = ("text_weight", "action", "mix_weight", "out_weight", "ff_in", "ff_out")
-FROZEN = ("id_gate",)
-"""Not trained: its gradient is nil where it matters and it could cross zero."""
-
 
 @dataclass(slots=True)
 class Anchor:
@@ -46,31 +41,6 @@ class Anchor:
     model: HeadModel
     text: Tensor
     lora: Mapping[str, Tensor]
-
-
-def head_groups(model: HeadModel, settings: LearnerSettings) -> list[dict[str, object]]:
-    """AdamW's parameter groups: matrices and collaborative parts decay, the rest does not."""
-    decayed, free = [model.ids], [model.bias]
-    for name, parameter in model.arrays.items():
-        parameter.requires_grad_(name not in FROZEN)
-        if name not in FROZEN:
-            (decayed if name in DECAYED else free).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-
-
-def schedule(step: int, warm_up: int, total: int, floor: float = 0.1) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine down to `floor`.
-
-    >>> [round(schedule(step, 2, 10), 2) for step in (0, 1, 2, 10)]
-    [0.5, 1.0, 1.0, 0.1]
-    """
-    if step < warm_up:
-        return (step + 1) / warm_up
-    done = min((step - warm_up) / max(total - warm_up, 1), 1.0)
-    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def batch_loss(

@@ -146,6 +146,21 @@ class LearnerSettings(BaseModel):
     batch_users: int = Field(64, ge=1)
     epochs: int = Field(12, ge=1, description="of the head, at most; early stopping ends sooner")
     patience: int = Field(3, ge=1)
+    optimiser: Literal["adamw", "nadam", "radam", "adafactor", "sgd"] = Field(
+        "adamw", description="of torch.optim"
+    )
+    schedule: Literal[
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "cosine",
+        "cosine_with_restarts",
+        "linear",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ] = Field("cosine_with_min_lr", description="of the learning rate, by transformers' names")
     head_lr: float = Field(3e-3, gt=0)
     lora_lr: float = Field(2e-4, gt=0)
     later_lr_factor: float = Field(0.3, gt=0, le=1, description="learning rate after round one")
