@@ -17,29 +17,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.capacity import EVERY_EVENT, NEVER_HOLD, most_answered, start_serving
 from benchmarks.deployment import (
     BROKER_CORE,
     Deployment,
-    WorkerProcess,
     broker,
     deployment,
     synthetic_items,
     tiny_language_model,
-    total,
-    wait_until,
 )
 from benchmarks.harness import Result, hush_clients, load_average, pinned, quantiles_ms, report, say
-from benchmarks.load import fill, open_loop, synthetic_events
+from benchmarks.load import open_loop, synthetic_events
+from benchmarks.plots import figure, grouped
 from stream.broker import EmbeddedKafka
-
-SETTINGS = {"DRIFTLINE_SERVING__USER_INTERVAL_S": "0"}
-NEVER_HOLD = {"DRIFTLINE_SERVING__BACKLOG_RECORDS": "1000000000"}
-SETTLE_S = 3.0
 
 
 def main() -> None:
@@ -65,6 +59,7 @@ def main() -> None:
         with pinned(BROKER_CORE):
             for items in map(int, asked.items.split(",")):
                 found.append(_catalogue(kafka, root / f"i{items}", base, items, asked))
+    _plot(asked.name, found)
     report(asked.name, asked.seed, vars(asked), started_load, catalogues=found)
 
 
@@ -76,46 +71,20 @@ def _catalogue(
     catalogue, releases = synthetic_items(items), root / "releases"
     most = asked.rate
     with deployment(
-        kafka, root / "most", f"most-{items}", catalogue, base, SETTINGS | NEVER_HOLD, releases
+        kafka, root / "most", f"most-{items}", catalogue, base, EVERY_EVENT | NEVER_HOLD, releases
     ) as made:
         release = made.new_release(asked.seed)
         if not most:
-            most = _most_answered(made, release, items, asked)
+            burst = synthetic_events(asked.burst, asked.users, items, 4, asked.seed, "m")
+            most = most_answered(made, release, burst)
             say(f"answers {most:,.0f} events/s at most")
     loads = []
     for fraction in map(float, asked.fractions.split(",")):
         name = f"load-{items}-{round(1000 * fraction)}"
-        with deployment(kafka, root / name, name, catalogue, base, SETTINGS, releases) as made:
-            _start(made, release)
+        with deployment(kafka, root / name, name, catalogue, base, EVERY_EVENT, releases) as made:
+            start_serving(made, release)
             loads.append(_load(made, fraction, fraction * most, items, asked))
     return {"items": items, "most_answered_per_s": round(most, 1), "loads": loads}
-
-
-def _start(made: Deployment, release: str) -> WorkerProcess:
-    made.send_items()
-    made.announce(release)
-    worker = made.start_worker()
-    wait_until("worker ready", worker.is_ready)
-    time.sleep(SETTLE_S)
-    return worker
-
-
-def _most_answered(made: Deployment, release: str, items: int, asked: argparse.Namespace) -> float:
-    worker = _start(made, release)
-    events = synthetic_events(asked.burst, asked.users, items, 4, asked.seed, "m")
-    fill(made.bootstrap, made.topics.events, events)
-    began: tuple[float, float] | None = None
-    while True:
-        samples = worker.metrics()
-        now_s, applied = time.perf_counter(), total(samples, "driftline_events_applied_total")
-        if applied and began is None:
-            began = (now_s, applied)
-        if applied >= len(events):
-            break
-        time.sleep(0.02)
-    worker.stop()
-    assert began is not None, "the loop ends only after events were applied"
-    return (len(events) - began[1]) / max(now_s - began[0], 1e-3)
 
 
 def _load(
@@ -142,6 +111,19 @@ def _load(
     }
     say(f"{fraction:.0%} ({rate:,.0f}/s): {load['latency_ms']}, {load['unanswered']} unanswered")
     return load
+
+
+def _plot(name: str, catalogues: list[Result]) -> None:
+    title = "From intended send to readable recommendation (synthetic data)"
+    with figure(name, title, columns=len(catalogues)) as drawn:
+        for axes, found in zip(drawn if len(catalogues) > 1 else [drawn], catalogues, strict=True):
+            loads = found["loads"]
+            groups = [f"{load['fraction']:.0%}\n{load['events_per_s']:,.0f}/s" for load in loads]
+            quantiles = ("p50", "p95", "p99", "p99_9")
+            heights = {q: [load["latency_ms"].get(q, 0.0) for load in loads] for q in quantiles}
+            grouped(axes, groups, heights, "ms")
+            axes.set_yscale("log")
+            axes.set_title(f"{found['items']:,} items")
 
 
 if __name__ == "__main__":

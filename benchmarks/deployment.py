@@ -174,7 +174,11 @@ class Deployment:
 
     def send_items(self) -> None:
         """Produce the catalogue."""
-        self._send(self.topics.items, [(item.item_id, encode(item)) for item in self.items])
+        self.send(self.topics.items, self.items)
+
+    def send(self, topic: str, items: list[Item]) -> None:
+        """Produce items to a topic, keyed by their ids."""
+        self._send(topic, [(item.item_id, encode(item)) for item in items])
 
     def start_worker(self, name: str = "a") -> WorkerProcess:
         """A worker process of its own on the workers' core."""

@@ -32,11 +32,14 @@ TICK_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Encoded events.  `partitions` (N,) and `users` (N,) belong to `keys` and `values`."""
+    """Encoded events.  What they say, `ids` to `ts` (N,), belongs to `keys` and `values`."""
 
     keys: list[bytes]
     values: list[bytes]
+    ids: list[str]
     users: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+    ts: npt.NDArray[np.float64]
     partitions: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -52,14 +55,18 @@ def synthetic_events(
     """
     rng = np.random.default_rng(seed)
     who, what = rng.integers(users, size=count), rng.integers(items, size=count)
-    start_ts = time.time() - count
+    ids = [f"{name}{at}" for at in range(count)]
+    ts = time.time() - count + np.arange(count, dtype=np.float64)
     values = [
-        encode(Event(f"{name}{at}", f"user-{user}", f"item-{item}", "click", start_ts + at))
-        for at, (user, item) in enumerate(zip(who.tolist(), what.tolist(), strict=True))
+        encode(Event(event_id, f"user-{user}", f"item-{item}", "click", when))
+        for event_id, user, item, when in zip(
+            ids, who.tolist(), what.tolist(), ts.tolist(), strict=True
+        )
     ]
     keys = [f"user-{user}".encode() for user in who.tolist()]
     place = {key: (murmur2(key) & 0x7FFFFFFF) % partitions for key in set(keys)}
-    return Events(keys, values, who, np.array([place[key] for key in keys]))
+    partitions_of = np.array([place[key] for key in keys])
+    return Events(keys, values, ids, who, what, ts, partitions_of)
 
 
 def fill(bootstrap: str, topic: str, events: Events) -> None:

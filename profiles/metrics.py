@@ -136,6 +136,11 @@ class WorkerMetrics:
             registry=registry,
         )
         self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
+        self.items_encoded = Counter(
+            "driftline_items_encoded",
+            "Item texts this worker encoded itself: newer than the release, or changed since",
+            registry=registry,
+        )
         self.stores_quarantined = Counter(
             "driftline_stores_quarantined",
             "Local stores found damaged, set aside and rebuilt",

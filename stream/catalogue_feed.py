@@ -88,6 +88,7 @@ class CatalogueFeed:
                 rows = rows[:ENCODE_BATCH]
                 texts, keys = await self._state.run(_texts, self._path.catalog, rows)
                 vectors = await self._language_model.encode(space.release.adapter_directory, texts)
+                self._metrics.items_encoded.inc(len(texts))
                 await self._state.run(space.set_text_vectors, rows, vectors, keys)
 
     def _apply(self, records: list[Record]) -> list[DeadLetter]:

@@ -1,0 +1,67 @@
+"""Plots of results, written as PNG beside the JSON: one look per kind of figure.
+
+Colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.harness import RESULTS, say
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+
+
+@contextlib.contextmanager
+def figure(name: str, title: str, *, columns: int = 1) -> Iterator[Any]:
+    """Axes to draw on (a list when there are several columns); saved as results/<name>.png.
+
+    Yields Any: matplotlib's axes come typed for every backend at once.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed, and none may be there
+    from matplotlib import pyplot
+
+    made, axes = pyplot.subplots(
+        1, columns, figsize=(6.4 * columns, 4.2), layout="constrained", squeeze=False
+    )
+    try:
+        for one in axes[0]:
+            one.set_prop_cycle(color=COLOURS)
+            one.grid(alpha=0.3)
+            one.spines[["top", "right"]].set_visible(False)
+        made.suptitle(title, fontsize=12)
+        yield axes[0][0] if columns == 1 else list(axes[0])
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        made.savefig(RESULTS / f"{name}.png", dpi=110)
+        say(f"plot: {name}.png")
+    finally:
+        pyplot.close(made)
+
+
+def bars(axes: Any, values: Mapping[str, float], unit: str, bar: float | None = None) -> None:
+    """Horizontal bars with their values written beside them; `bar` draws a line to reach."""
+    names, widths = list(values), list(values.values())
+    drawn = axes.barh(names, widths, color=[COLOURS[at % len(COLOURS)] for at in range(len(names))])
+    axes.bar_label(drawn, fmt="{:,.3g}", padding=3)
+    axes.set_xlabel(unit)
+    axes.invert_yaxis()
+    if bar is not None:
+        axes.axvline(bar, color="black", linestyle="--", linewidth=1, label=f"bar {bar:g}")
+        axes.legend()
+
+
+def grouped(
+    axes: Any, groups: Sequence[str], series: Mapping[str, Sequence[float]], unit: str
+) -> None:
+    """Vertical bars in groups, one colour per series."""
+    width = 0.8 / max(len(series), 1)
+    for at, (name, heights) in enumerate(series.items()):
+        places = [group + (at - (len(series) - 1) / 2) * width for group in range(len(groups))]
+        axes.bar(places, heights, width, label=name)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_ylabel(unit)
+    axes.legend()

@@ -1,0 +1,89 @@
+"""What a series of swaps left in the changelog: nothing of an earlier release, nothing lost.
+
+A record that names the last release proves nothing by itself; so remembered events are replayed
+in that release and must make the same profile.  The release before is the control: replayed in
+it, profiles must come out otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from benchmarks.deployment import Deployment
+from benchmarks.harness import Result
+from learner.bootstrap import expected_release
+from profiles.catalog import Catalog
+from profiles.rebuild import replay_history
+from profiles.release import open_release
+from profiles.space import Space
+from profiles.state import RecordLayout, Records, split_tails
+
+CLOSE = 1e-3
+"""Largest difference between a stored profile and its history replayed: float32 rounding."""
+
+
+def open_space(made: Deployment, release_id: str) -> tuple[Space, Catalog]:
+    """A release over the deployment's catalogue, as a worker has it."""
+    catalog = Catalog()
+    for item in made.items:
+        catalog.put(item)
+    release = open_release(made.store.fetch(release_id), expected_release(made.settings))
+    return Space(release, catalog, made.settings.profile.seen_bytes), catalog
+
+
+async def last_records(made: Deployment) -> Records:
+    """Every user's last changelog record."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    last: dict[bytes, bytes] = {}
+    try:
+        numbers = range(made.settings.topics.partitions)
+        places = [TopicPartition(made.topics.profiles, number) for number in numbers]
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        ends = await consumer.end_offsets(places)
+        for place in places:
+            while await consumer.position(place) < ends[place]:
+                fetched = await consumer.getmany(place, timeout_ms=500)
+                for record in fetched.get(place, []):
+                    last[record.key] = record.value
+    finally:
+        await consumer.stop()
+    records, _ = split_tails(_layout(made), list(last.values()))
+    return records
+
+
+def _layout(made: Deployment) -> RecordLayout:
+    model, kept = made.settings.model, made.settings.profile
+    return RecordLayout(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
+
+
+def check_records(made: Deployment, records: Records, releases: list[str]) -> Result:
+    """Whether every stored profile is of the last release: in name, and in fact.
+
+    In fact is exact only for users whose whole past is remembered.
+    """
+    (before, catalog), (last, _) = (open_space(made, name) for name in releases[-2:])
+    whole = records[records["events"] <= made.settings.profile.history]
+    difference, control = _differences(whole, last, catalog), _differences(whole, before, catalog)
+    return {
+        "profiles": len(records),
+        "of_another_release": int((records["release"] != last.key).sum()),
+        "replayed": len(whole),
+        "unlike_their_history": int((difference > CLOSE).sum()),
+        "largest_difference": float(difference.max(initial=0.0)),
+        "control_unlike_in_release_before": int((control > CLOSE).sum()),
+    }
+
+
+def _differences(records: Records, space: Space, catalog: Catalog) -> npt.NDArray[np.float32]:
+    """How far each profile is from its history replayed in a space.  Shapes: (B,) -> (B,)."""
+    differences = [np.zeros(0, np.float32)]
+    for start in range(0, len(records), 1000):
+        part = records[start : start + 1000]
+        _, profile = replay_history(part, space, catalog)
+        differences.append(np.abs(profile - part["profile"]).max(axis=1))
+    return np.concatenate(differences)

@@ -1,0 +1,139 @@
+"""How good recommendations are right after a swap, against a full re-embedding.
+
+A swap rebuilds a profile from its bounded history.  The full re-embedding starts from nothing and
+reads every event that the user ever had, up to the one that caused the recommendation, in the new
+release; seen items are left out exactly, not by a Bloom filter.  recall@10 is the share of the ten
+best items of the full re-embedding that the worker's first recommendation after the flip has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from benchmarks.deployment import Deployment
+from benchmarks.harness import Result
+from benchmarks.load import Events
+from benchmarks.swap.aftermath import open_space
+from profiles.scoring import score_all
+from profiles.space import Space
+from profiles.updater import Steps, advance_all, start_state
+
+TOP = 10
+SAMPLE = 500
+"""Users compared after each swap: the first ones that got an answer from the new release."""
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """The one field read of a recommended item."""
+
+    item_id: str
+
+
+class Output(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a recommendation that are compared."""
+
+    user_id: str
+    release_id: str
+    cause_id: str
+    items: list[Listed]
+    produced_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Everything that was ever produced, in the order of the log within each user.
+
+    Shapes: users, items, ts (M,); `at` maps an event id to its place.
+    """
+
+    users: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+    ts: npt.NDArray[np.float64]
+    at: Mapping[str, int]
+
+    @classmethod
+    def of(cls, *parts: Events) -> Past:
+        """One past from the events poured in first, second and so on."""
+        ids = [event_id for part in parts for event_id in part.ids]
+        return cls(
+            np.concatenate([part.users for part in parts]),
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.ts for part in parts]),
+            {event_id: at for at, event_id in enumerate(ids)},
+        )
+
+
+async def first_outputs(made: Deployment, releases: Sequence[str]) -> dict[str, list[Output]]:
+    """Of each release, the first output of each of the first `SAMPLE` users it answered."""
+    decoder = msgspec.json.Decoder(Output)
+    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    found: dict[str, dict[str, Output]] = {release: {} for release in releases}
+    try:
+        numbers = range(made.settings.topics.partitions)
+        places = [TopicPartition(made.topics.recommendations, number) for number in numbers]
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        ends = await consumer.end_offsets(places)
+        for place in places:
+            while await consumer.position(place) < ends[place]:
+                fetched = await consumer.getmany(place, timeout_ms=500)
+                for record in fetched.get(place, []):
+                    output = decoder.decode(record.value or b"")
+                    if output.release_id in found:
+                        found[output.release_id].setdefault(output.user_id, output)
+    finally:
+        await consumer.stop()
+    return {
+        release: sorted(outputs.values(), key=lambda output: output.produced_at)[:SAMPLE]
+        for release, outputs in found.items()
+    }
+
+
+def recall_after(
+    made: Deployment, release_id: str, outputs: Sequence[Output], past: Past
+) -> Result:
+    """recall@10 of outputs against the full re-embedding, mean and worst."""
+    space, _ = open_space(made, release_id)
+    action = list(space.head.actions).index("click")
+    by_user = np.argsort(past.users, kind="stable")
+    starts = np.searchsorted(past.users[by_user], np.arange(past.users.max() + 2))
+    recalls, long_pasts = [], 0
+    for output in outputs:
+        user = int(output.user_id.removeprefix("user-"))
+        mine = by_user[starts[user] : starts[user + 1]]
+        mine = mine[mine <= past.at[output.cause_id]]
+        long_pasts += len(mine) > made.settings.profile.history
+        best = _full_top(space, past.items[mine], past.ts[mine], action)
+        recalls.append(len(best & {item.item_id for item in output.items}) / TOP)
+    return {
+        "release": release_id,
+        "users": len(recalls),
+        "with_more_events_than_remembered": int(long_pasts),
+        "mean": round(float(np.mean(recalls)), 4) if recalls else None,
+        "worst": min(recalls, default=None),
+    }
+
+
+def _full_top(
+    space: Space, items: npt.NDArray[np.int64], ts: npt.NDArray[np.float64], action: int
+) -> set[str]:
+    """The ten best unseen items of one user, read from her first event on."""
+    steps = Steps(
+        items=space.vectors[items][None],
+        actions=np.full((1, len(items)), action),
+        values=np.zeros((1, len(items)), np.float32),
+        gaps_s=np.concatenate([[np.nan], np.maximum(np.diff(ts), 0.0)])[None],
+    )
+    mask = np.ones((1, len(items)), np.bool_)
+    _, trail = advance_all(space.head, start_state(space.head, 1), steps, mask)
+    scores = score_all(trail[:, -1], space)[0]
+    scores[items] = -np.inf
+    return {f"item-{row}" for row in np.argsort(-scores, kind="stable")[:TOP].tolist()}
