@@ -138,6 +138,7 @@ def new_manifest(
         files={},
         sizes={},
         probe_texts=list(PROBE_TEXTS),
+        peft_method=settings.model.peft_method,
     )
 
 
@@ -199,6 +200,7 @@ def expected_release(settings: Settings) -> Expected:
         actions=ActionWeights.from_settings(settings.actions).names,
         pooling=settings.model.pooling,
         max_tokens=settings.model.max_tokens,
+        peft_method=settings.model.peft_method,
     )
 
 

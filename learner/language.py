@@ -1,8 +1,8 @@
-"""The language model while it learns: one evolving LoRA adapter on a frozen base.
+"""The language model while it learns: one evolving adapter on a frozen base, or the base itself.
 
-Rank, alpha and targets never change across releases, so that a worker can always load the next
-adapter beside the last.  The base's dropout stays off even in training: the adapter is small and
-gets few steps, and the noise bought nothing.
+Method, rank, alpha and targets never change across releases, so that a worker can always load the
+next adapter beside the last (learner/peft_methods.py has the methods).  The base's dropout stays
+off even in training: the adapter is small and gets few steps, and the noise bought nothing.
 
 Traps: PEFT's `save_pretrained` looks the base up on the hub unless told not to save embeddings;
 it writes `target_modules` from a set, in hash order, and the local path of the base model.  `save`
@@ -19,8 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from learner.checkpoint import group
+from learner.peft_methods import RankBudget, make_trainable, unfreeze
+from profiles.adapter import CONFIG, FULL, WEIGHTS, apply_adapter
 from profiles.config import ModelSettings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import ModelError
@@ -31,66 +35,88 @@ BUCKET_TEXTS = 16
 
 
 class LanguageModel:
-    """A text encoder whose LoRA adapter can be trained, saved and restored."""
+    """A text encoder whose adapter can be trained, saved and restored."""
 
-    def __init__(self, settings: ModelSettings, encoder: TextEncoder) -> None:
+    def __init__(
+        self, settings: ModelSettings, encoder: TextEncoder, budget: RankBudget | None = None
+    ) -> None:
         self._settings = settings
         self.encoder = encoder
+        self._budget = budget
 
     @classmethod
     def load(
-        cls, settings: ModelSettings, adapter: Path | None, device: str, seed: int
+        cls,
+        settings: ModelSettings,
+        adapter: Path | None,
+        device: str,
+        seed: int,
+        steps: int = 0,
     ) -> LanguageModel:
         """The base with a trainable adapter: the one saved in `adapter`, or a new identity.
 
-        A new adapter has B = 0, so the model reads texts exactly as its base does.
+        A new adapter changes nothing yet: the model reads texts exactly as its base does.
+        Args:
+            steps: language steps of the round that begins.
         Raises: ModelError.
         """
-        from peft import LoraConfig, PeftModel, get_peft_model
-
         encoder = TextEncoder.load(settings, device=device)
         torch.manual_seed(seed)
         try:
             if adapter is None:
-                config = LoraConfig(
-                    r=settings.lora_rank,
-                    lora_alpha=settings.lora_alpha,
-                    target_modules=list(settings.lora_targets),
-                    lora_dropout=0.0,
-                    bias="none",
-                    task_type="FEATURE_EXTRACTION",
-                )
-                encoder.model = get_peft_model(encoder.model, config)
+                encoder.model = make_trainable(encoder.model, settings, steps)
             else:
-                encoder.model = PeftModel.from_pretrained(
-                    encoder.model, str(adapter), is_trainable=True
-                )
+                encoder.model = apply_adapter(encoder.model, adapter, is_trainable=True)
+                if settings.peft_method == "full":
+                    unfreeze(encoder.model, settings)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
-                f"LoRA adapter {str(adapter or 'new')!r} does not fit base {settings.base!r}: "
+                f"a new adapter does not fit base {settings.base!r}: "
                 f"{str(error).splitlines()[0]}; model.lora_targets must name its linear layers"
             ) from error
         encoder.model.to(device).eval()
-        return cls(settings, encoder)
+        adalora = settings.peft_method == "adalora"
+        made = cls(settings, encoder, RankBudget(encoder.model, steps) if adalora else None)
+        size = sum(weight.nbytes for weight in made.weights().values())
+        if size > settings.adapter_bytes:
+            raise ModelError(
+                f"training {settings.base!r} by {settings.peft_method!r} would put {size} bytes "
+                f"into every release, more than model.adapter_bytes ({settings.adapter_bytes}); "
+                "set model.tuned_layers, or another model.peft_method"
+            )
+        return made
 
     @property
     def device(self) -> str:
         return self.encoder.device
 
     def weights(self) -> dict[str, torch.nn.Parameter]:
-        """The trainable LoRA parameters by name."""
+        """The trainable parameters by name."""
         named: Any = self.encoder.model.named_parameters()  # PEFT models are untyped
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
+    def penalty(self) -> Tensor | None:
+        """What the method itself adds to the loss of a language step."""
+        return None if self._budget is None else self._budget.penalty()
+
+    def after_step(self, done: int) -> None:
+        """To be called after the optimiser's step, gradients still there; `done` steps in all."""
+        if self._budget is not None:
+            self._budget.after_step(done)
+
     def tensors(self) -> dict[str, Tensor]:
         """What training changes, for a checkpoint."""
-        return dict(self.weights())
+        found = {f"weights/{name}": weight for name, weight in self.weights().items()}
+        kept = {} if self._budget is None else self._budget.tensors()
+        return found | {f"budget/{name}": tensor for name, tensor in kept.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved LoRA parameters back."""
+        """Put it back."""
         with torch.no_grad():
             for name, parameter in self.weights().items():
-                parameter.copy_(tensors[name])
+                parameter.copy_(tensors[f"weights/{name}"])
+        if self._budget is not None:
+            self._budget.restore(group(tensors, "budget"))
 
     def embed_trainable(self, texts: Sequence[str]) -> Tensor:
         """Vectors with gradient into the adapter.  Shapes: -> (len(texts), T), float32."""
@@ -128,13 +154,30 @@ class LanguageModel:
 
     def save(self, directory: Path) -> None:
         """Write PEFT's folder format: adapter_config.json and adapter_model.safetensors."""
-        self.encoder.model.save_pretrained(str(directory), save_embedding_layers=False)
-        (directory / "README.md").unlink(missing_ok=True)
-        path = directory / "adapter_config.json"
-        config = json.loads(path.read_text())
+        path = directory / CONFIG
+        if self._settings.peft_method == "full":
+            save_file(self._changed(), directory / WEIGHTS)
+            config: dict[str, Any] = {"peft_type": FULL}  # JSON
+        else:
+            whole = contextlib.nullcontext() if self._budget is None else self._budget.unshrunk()
+            with whole:
+                self.encoder.model.save_pretrained(str(directory), save_embedding_layers=False)
+            (directory / "README.md").unlink(missing_ok=True)
+            config = json.loads(path.read_text())
         config["base_model_name_or_path"] = self._settings.base
-        config["target_modules"] = sorted(config["target_modules"])
+        for name in ("target_modules", "feedforward_modules"):
+            if config.get(name):
+                config[name] = sorted(config[name])
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+    def _changed(self) -> dict[str, Tensor]:
+        """The weights that are no longer the base's."""
+        base = TextEncoder.load(self._settings).model.state_dict()
+        return {
+            name: weight.detach().cpu().contiguous()
+            for name, weight in self.weights().items()
+            if not torch.equal(weight.detach().cpu(), base[name])
+        }
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """bfloat16 on a GPU.  Not on CPUs: forward gained a third, backward lost as much."""

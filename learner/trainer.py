@@ -84,7 +84,9 @@ class _Round:
         self.batches = RoundBatches(data, actions, settings, self.device)
         self.held = self.batches.held
         self.total = self.batches.per_epoch * settings.epochs + settings.lora_steps
-        self.language = LanguageModel.load(model, parent.adapter, self.device, settings.seed)
+        self.language = LanguageModel.load(
+            model, parent.adapter, self.device, settings.seed, settings.lora_steps
+        )
         self.seconds: dict[str, float] = {}
         saved = load_checkpoint(hooks.checkpoint, hooks.identity) if hooks.checkpoint else None
         known = data.text if saved is None else saved.tensors["text/first"].numpy()
@@ -198,7 +200,12 @@ class _Round:
             loss = batch_loss(
                 self.model, text, batch, self.settings, self.anchor, trained, generator
             )
+            penalty = self.language.penalty() if with_language else None
+        if penalty is not None:
+            loss = loss + penalty
         figures = self.optimisers.step(loss, step, with_language=with_language)
+        if with_language:
+            self.language.after_step(self.position.done + 1)
         self.loss = loss.item()
         self.hooks.progress(stage, step + 1, self.total, self.loss)
         self.hooks.figures(stage, step + 1, {"loss": self.loss, **figures})

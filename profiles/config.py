@@ -56,9 +56,18 @@ class ModelSettings(BaseModel):
     dim: int = Field(64, ge=8, le=1024, description="width of profile and item embeddings")
     layers: int = Field(1, ge=1, le=4, description="recurrent blocks")
     hidden: int = Field(128, ge=8, le=8192, description="width of each block's feed-forward part")
-    lora_rank: int = Field(8, ge=1, le=256)
+    peft_method: Literal["lora", "adalora", "ia3", "full"] = Field(
+        "lora", description="how the language model is tuned; full tunes its own weights"
+    )
+    lora_rank: int = Field(8, ge=1, le=256, description="of lora, and of adalora at its end")
     lora_alpha: int = Field(16, ge=1)
-    lora_targets: tuple[str, ...] = ("query", "value")
+    lora_targets: tuple[str, ...] = Field(
+        (), description="linear layers to adapt; none: PEFT's choice for the architecture"
+    )
+    tuned_layers: int = Field(0, ge=0, description="only the top n layers of the base learn; 0 all")
+    adapter_bytes: int = Field(
+        1_073_741_824, ge=1, description="most that a release may hold of the language model"
+    )
 
 
 class ProfileSettings(BaseModel):

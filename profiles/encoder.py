@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from profiles.adapter import apply_adapter
 from profiles.config import ModelSettings
 from profiles.errors import ModelError
 from profiles.head import Floats
@@ -111,15 +112,10 @@ class TextEncoder:
             ) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if hasattr(model.config, "use_cache"):
+            model.config.use_cache = False  # a decoder would keep what nobody asks for again
         if adapter is not None:
-            from peft import PeftModel
-
-            try:
-                model = PeftModel.from_pretrained(model, str(adapter))
-            except Exception as error:  # PEFT, torch and safetensors raise whatever they like
-                raise ModelError(
-                    f"adapter {str(adapter)!r} does not load onto {settings.base!r}: {error}"
-                ) from error
+            model = apply_adapter(model, adapter)
         model = model.to(device).eval()
         return cls(tokenizer, model, settings.pooling, settings.max_tokens, device)
 

@@ -1,7 +1,7 @@
 """A release: every learned thing that one embedding space is made of, as an immutable directory.
 
     manifest.json        what it is, whose child, sha256 and size of every other file, signature
-    adapter/             the LoRA adapter, in PEFT's own folder format
+    adapter/             what was learned of the language model, in PEFT's own folder format
     head.safetensors     `profiles.head.Head`
     items.safetensors    the catalogue encoded in this space (`ItemTable`)
     probe.safetensors    fixed texts' vectors as the trainer saw them: proof that a load took
@@ -73,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     files: dict[str, str]
     sizes: dict[str, int]
     probe_texts: list[str]
+    peft_method: str = "lora"
     offsets: dict[str, int] = {}
     trained_events: int = 0
     contributors: int = 0
@@ -209,13 +210,15 @@ class Expected:
     actions: tuple[str, ...]
     pooling: str
     max_tokens: int
+    peft_method: str = "lora"
 
 
 def open_release(directory: Path, expected: Expected) -> Release:
     """Verify everything that needs no language model, then load.
 
     Raises: ReleaseRefused; its `reason` is one of missing-file, symlink, too-large, manifest,
-    format, name, hash, base, shape, rank, actions, tensors, head-*, items-*, probe-*, adapter-*.
+    format, name, hash, base, shape, peft-method, rank, actions, tensors, head-*, items-*,
+    probe-*, adapter-*.
     """
     manifest = read_manifest(directory)
     _check_expected(manifest, expected)
@@ -271,6 +274,7 @@ def _check_expected(manifest: Manifest, expected: Expected) -> None:
         ("base", manifest.pooling, expected.pooling),
         ("base", manifest.max_tokens, expected.max_tokens),
         ("shape", (manifest.shape.dim, manifest.shape.layers), (expected.dim, expected.layers)),
+        ("peft-method", manifest.peft_method, expected.peft_method),
         ("rank", manifest.lora_rank, expected.lora_rank),
         ("actions", tuple(manifest.actions), expected.actions),
         ("shape", manifest.shape.actions, len(expected.actions)),
@@ -332,19 +336,24 @@ def _check_adapter_config(path: Path, manifest: Manifest) -> None:
         config = msgspec.json.decode(path.read_bytes(), type=_AdapterConfig)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReleaseRefused("adapter-config", f"{path} is no adapter config: {error}") from error
-    if config.peft_type != "LORA":
-        raise ReleaseRefused("adapter-config", f"{path} is of kind {config.peft_type!r}, not LORA")
-    if config.r != manifest.lora_rank:
+    if config.peft_type != manifest.peft_method.upper():
         raise ReleaseRefused(
-            "rank", f"{path} has rank {config.r}, its manifest says {manifest.lora_rank}"
+            "adapter-config",
+            f"{path} is of kind {config.peft_type!r}, its manifest says {manifest.peft_method!r}",
+        )
+    rank = {"LORA": config.r, "ADALORA": config.target_r}.get(config.peft_type)
+    if rank is not None and rank != manifest.lora_rank:
+        raise ReleaseRefused(
+            "rank", f"{path} has rank {rank}, its manifest says {manifest.lora_rank}"
         )
 
 
 class _AdapterConfig(msgspec.Struct):
-    """What we check of PEFT's own file; the rest is PEFT's business."""
+    """What we check of PEFT's own file; the rest is PEFT's business.  Some kinds have no rank."""
 
     peft_type: str
-    r: int
+    r: int = 0
+    target_r: int = 0
 
 
 # Any array type may lie in a file; every caller checks dtype and shape before use.

@@ -110,6 +110,7 @@ def build_worker(
             tuple(sorted(settings.actions)),
             model.pooling,
             model.max_tokens,
+            model.peft_method,
         ),
         load_trusted(settings.security.trusted_keys),
         settings.profile.seen_bytes,

@@ -102,5 +102,6 @@ def _open(store: ReleaseStore, name: str) -> Release:
             tuple(own.actions),
             own.pooling,
             own.max_tokens,
+            own.peft_method,
         ),
     )
