@@ -217,10 +217,21 @@ def decode_event(payload: bytes | None, *, now_s: float, max_ahead_s: float) -> 
     Raises: BadMessage with reason empty, malformed, invalid, bad-text, bad-value, bad-time or
         future-dated.
     """
+    event = parse_event(payload)
+    check_event(event, now_s=now_s, max_ahead_s=max_ahead_s)
+    return event
+
+
+def parse_event(payload: bytes | None) -> Event:
+    """First half of `decode_event`: the schema.  Raises: BadMessage (empty, malformed, invalid)."""
     event: Event = _decode(_EVENT, payload)
-    if payload and b"\\u0000" in payload:
-        for name in (event.event_id, event.user_id, event.item_id, event.action):
-            check_key(name)
+    return event
+
+
+def check_event(event: Event, *, now_s: float, max_ahead_s: float) -> None:
+    """Second half: what a schema cannot say.  Raises: BadMessage, as `decode_event`."""
+    for name in (event.event_id, event.user_id, event.item_id, event.action):
+        check_key(name)
     if event.value is not None and not abs(event.value) <= MAX_VALUE:
         raise BadMessage(
             "bad-value",
@@ -234,7 +245,6 @@ def decode_event(payload: bytes | None, *, now_s: float, max_ahead_s: float) -> 
         )
     if event.ts < 0:
         raise BadMessage("bad-time", f"event {event.event_id!r} has ts {event.ts}; Unix seconds")
-    return event
 
 
 def decode_item(payload: bytes) -> Item:

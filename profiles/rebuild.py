@@ -29,6 +29,14 @@ def rebuild(records: Records, rows: Rows, space: Space, catalog: Catalog) -> Non
 
     Remembered events of items that the catalogue no longer has are passed over.
     """
+    is_new = records["events"][rows] == 0
+    new, rows = rows[is_new], rows[~is_new]
+    if len(new):
+        # Most of a young deployment's users: computed once, not once each.
+        records["state"][new] = start_state(space.head, 1)
+        records["profile"][new] = profile_at_start(space.head, 1)
+        records["release"][new] = space.key
+        records["revision"][new] += 1
     for start in range(0, len(rows), SLICE):
         part = rows[start : start + SLICE]
         state, profile = replay_history(records[part], space, catalog)

@@ -41,6 +41,7 @@ class Space:
         self._order = np.argsort(release.items.keys, kind="stable")
         self._sorted_keys = release.items.keys[self._order]
         self._filled = 0
+        self._by_first_slot: tuple[Rows, Rows] | None = None
         self.extend()
 
     @property
@@ -59,6 +60,18 @@ class Space:
     def slots(self) -> Rows:
         return self._slots[: self._filled]
 
+    def rows_by_first_slot(self) -> tuple[Rows, Rows]:
+        """Rows sorted by their first Bloom bit, and where the rows of each bit start.
+
+        Shapes: -> (N,), (bits + 1,).
+        """
+        if self._by_first_slot is None:
+            first = self.slots[:, 0]
+            order = np.argsort(first, kind="stable")
+            starts = np.searchsorted(first[order], np.arange(8 * self._seen_bytes + 1))
+            self._by_first_slot = order, starts
+        return self._by_first_slot
+
     def extend(self) -> Rows:
         """Take in rows that the catalogue gained, let go of those whose text changed.
 
@@ -74,6 +87,7 @@ class Space:
             rows = np.arange(self._filled, size)
             self._slots[rows] = bloom_slots(self._catalog.keys[rows], self._seen_bytes)
             self._filled = size
+            self._by_first_slot = None
             self._take_from_release(rows)
         return self.missing()
 

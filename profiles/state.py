@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from profiles.errors import StoreCorruptError
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""2: event ids are named by `profiles.event_keys`."""
 
 _REMEDY = (
     "profile and model sizes cannot change under a running deployment: use a new topic prefix, or "

@@ -32,6 +32,7 @@ from stream.codecs import (
     check_user_key,
     decode_chunk,
     drop_unknown,
+    item_rows,
     unknown_items,
 )
 from stream.delivery import Delivery
@@ -147,7 +148,7 @@ async def _send_outcome(worker: Worker, sent: Sent, chunk: Chunk, outcome: Outco
 def _try_apply(worker: Worker, source: Source, chunk: Chunk) -> tuple[Decoded, Outcome | None]:
     """The usual case in one visit to the state thread: every item known and encoded."""
     decoded = decode_chunk(chunk.records, worker.rules, time.time())
-    if unknown_items(decoded, worker.path.catalog) or not _encoded(worker, decoded):
+    if not _encoded(worker, decoded):
         return decoded, None
     return decoded, _apply(worker, source, chunk, decoded)
 
@@ -170,10 +171,10 @@ def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Ou
 
 
 def _encoded(worker: Worker, decoded: Decoded) -> bool:
+    """Whether the item of every event is known and has a vector in the serving space."""
+    rows = item_rows(decoded, worker.path.catalog)
     # The serving space covers the whole catalogue: `_flip` and every item message see to that.
-    space = worker.path.serving
-    rows = [worker.path.catalog.rows[event.item_id] for event in decoded.events]
-    return bool(space.known[rows].all()) if rows else True
+    return bool((rows >= 0).all() and worker.path.serving.known[rows].all())
 
 
 async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:

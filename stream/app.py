@@ -29,6 +29,7 @@ from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics, topic_specs
 from stream.agents import Worker, register
+from stream.allocator import keep_freed_memory
 from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
@@ -61,6 +62,7 @@ def run_worker(
     # A chunk makes thousands of objects that die with it; looking for cycles among them at every
     # 700th costs a seventh of the event path.
     gc.set_threshold(50_000, 20, 100)
+    keep_freed_memory()
     with instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory, language_model).run())
 

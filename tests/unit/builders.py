@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from profiles.applying import Batch
 from profiles.catalog import Catalog
+from profiles.event_keys import event_keys
 from profiles.events import Event, Item, encode, key64
 from profiles.head import Floats, Head, HeadShape
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, Release, write_release
@@ -190,7 +191,7 @@ def make_batch(catalog: Catalog, events: Sequence[tuple[int, int, Event]]) -> Ba
     return Batch(
         users=np.array([user for user, _, _ in events], np.intp),
         offsets=np.array([offset for _, offset, _ in events], np.int64),
-        event_keys=np.array([key64(event.event_id) for _, _, event in events], np.uint64),
+        event_keys=event_keys([event.event_id for _, _, event in events]),
         item_rows=rows,
         item_keys=catalog.keys[rows] if len(events) else np.zeros(0, np.uint64),
         actions=np.array([ACTIONS.index(event.action) for _, _, event in events], np.int64),

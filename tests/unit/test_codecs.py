@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from profiles.catalog import Catalog
+from profiles.event_keys import event_keys
 from profiles.events import Event, Item, encode, key64
 from stream.chunks import Record
 from stream.codecs import Rules, decode_chunk, drop_unknown, to_batch, unknown_items
@@ -76,7 +77,7 @@ def test_the_columns_of_a_batch_say_what_the_events_said(catalog: Catalog) -> No
     assert users == [b"ann", b"bob"]
     assert batch.users.tolist() == [0, 1, 0]
     assert batch.offsets.tolist() == [5, 6, 9]
-    assert batch.event_keys.tolist() == [key64(event.event_id) for event in events]
+    assert batch.event_keys.tolist() == event_keys([event.event_id for event in events]).tolist()
     assert batch.item_rows.tolist() == [3, 1, 3]
     assert batch.item_keys.tolist() == [key64(event.item_id) for event in events]
     assert [ACTIONS[code] for code in batch.actions.tolist()] == ["like", "hide", "click"]
@@ -116,3 +117,17 @@ def test_an_event_of_a_withdrawn_item_is_still_an_event(catalog: Catalog) -> Non
     catalog.withdraw("i1")
     event: Event = make_event("ann", 1, "i1")
     assert not unknown_items(decode_chunk([make_record(0, event)], RULES, NOW_S), catalog)
+
+
+def test_a_chunk_is_decoded_as_its_records_one_by_one() -> None:
+    """The look in columns may pass nothing that the judgement of one event would not."""
+    bad = [record for kind in BAD.values() for record in kind]
+    good = [make_record(n, make_event(f"u{n % 3}", n)) for n in range(5)]
+    mixed = [record for pair in zip(bad, (good * 9)[: len(bad)], strict=True) for record in pair]
+    for chunk in (good, bad, mixed, mixed[::-1]):
+        whole = decode_chunk(chunk, RULES, NOW_S)
+        single = [decode_chunk([record], RULES, NOW_S) for record in chunk]
+        assert whole.records == [record for one in single for record in one.records]
+        assert whole.users == [user for one in single for user in one.users]
+        told = {id(letter.record): letter.reason for one in single for letter in one.dead}
+        assert {id(letter.record): letter.reason for letter in whole.dead} == told
