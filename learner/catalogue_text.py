@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.augmentation import drop_words
 from learner.catalogue import Catalogue
 from learner.language import LanguageModel
 from profiles.head import Floats
@@ -39,8 +40,11 @@ class CatalogueText:
         first[missing] = language.encode([catalogue.texts[row] for row in missing], tick)
         return cls(catalogue, language, first)
 
-    def read_some(self, rows: Tensor, most: int, rng: np.random.Generator) -> Tensor:
-        """`now` with up to `most` distinct texts of these rows read with gradient.
+    def read_some(
+        self, rows: Tensor, most: int, rng: np.random.Generator, dropout: float = 0.0
+    ) -> Tensor:
+        """`now` with up to `most` distinct texts of these rows read with gradient, each without
+        about `dropout` of its words.
 
         Shapes: rows (M,) catalogue rows, repeats allowed -> (N, T).
         """
@@ -52,7 +56,8 @@ class CatalogueText:
                 texts[text].append(row)
             elif len(texts) < most:
                 texts[text] = [row]
-        vectors = self._language.embed_trainable(list(texts))
+        read = [drop_words(text, dropout, rng) if dropout else text for text in texts]
+        vectors = self._language.embed_trainable(read)
         places = [place for place, same in enumerate(texts.values()) for _ in same]
         flat = [row for same in texts.values() for row in same]
         index = torch.tensor(flat, device=self.now.device)

@@ -32,28 +32,27 @@ def draw_negatives(items: int, count: int, generator: torch.Generator) -> Tensor
     return torch.randint(items, (count,), generator=generator)
 
 
-def sampled_next_item_loss(
+def sampled_logits(
     profiles: Tensor,
     vectors: Tensor,
     bias: Tensor,
     scale: Tensor,
     targets: Tensor,
-    weights: Tensor,
     negatives: Tensor,
 ) -> Tensor:
-    """Cross-entropy over the target and shared uniform negatives.
+    """Scores of the target, in column 0, and of shared uniform negatives: a softmax of them
+    stands for the full one.
 
     Each negative stands for N / count items, so log(N / count) is added to its score: the
     expectation of the partition sum is then the full one (Bengio & Senecal 2003).  A negative
     that is the target is left out.
-    Shapes: profiles (M, D), vectors (N, D), bias (N,), targets (M,), negatives (K,) -> scalar.
+    Shapes: profiles (M, D), vectors (N, D), bias (N,), targets (M,), negatives (K,) -> (M, 1+K).
     """
     positive = (profiles * vectors[targets]).sum(-1) * scale + bias[targets]
     others = profiles @ vectors[negatives].T * scale + bias[negatives]
     others = others + math.log(max(len(vectors) - 1, 1) / len(negatives))
     others = others.masked_fill(negatives[None] == targets[:, None], -math.inf)
-    logits = torch.cat([positive[:, None], others], dim=1)
-    return next_item_loss(logits, torch.zeros_like(targets), weights)
+    return torch.cat([positive[:, None], others], dim=1)
 
 
 def proximal_pull(parameters: Iterable[Tensor], parents: Iterable[Tensor]) -> Tensor:

@@ -31,7 +31,8 @@ class Batch:
     Shapes: items (B, S) catalogue rows; actions (B, S); values (B, S); gaps_s (B, S) seconds,
     NaN for a first event; mask (B, S); targets (B, S+1): column t is the item to predict after t
     events (column 0 from the start profile); weights (B, S+1): its weight, 0 for "no target";
-    replayed (B,): which windows come from the past.
+    replayed (B,): which windows come from the past; verdicts (B, S+1): what the event to predict
+    says about its item (`learner.sampling.Verdict`).
     """
 
     items: Tensor
@@ -42,6 +43,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     replayed: Tensor
+    verdicts: Tensor
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""

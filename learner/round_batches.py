@@ -5,13 +5,13 @@ There is no random state to save: a resumed round draws at step n what an unbrok
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from learner.model import Batch
 from learner.round_types import RoundData
-from learner.sampling import ActionWeights, Windows, batches, join, make_windows
+from learner.sampling import ActionWeights, Segment, Windows, batches, join, make_windows
 from profiles.config import LearnerSettings
 from profiles.errors import LearnerError
 
@@ -29,14 +29,24 @@ class RoundBatches:
     ) -> None:
         self._settings, self._device = settings, device
         length = settings.sequence_length
-        self._fresh = make_windows(data.fresh, data.catalogue, actions, length)
-        self._past = make_windows(data.past, data.catalogue, actions, length)
-        if not len(self._fresh):
+
+        def windows(segments: Sequence[Segment]) -> Windows:
+            return make_windows(
+                segments,
+                data.catalogue,
+                actions,
+                length,
+                settings.positive_actions,
+                with_dislikes=settings.objective != "next_item" or settings.dislike_weight > 0,
+            )
+
+        self._fresh, self._past = windows(data.fresh), windows(data.past)
+        if not self._fresh.weights.any():
             raise LearnerError(
                 "nothing to learn from: no event of positive weight names an item of the "
                 "catalogue; produce items before events, and check the action weights"
             )
-        held = make_windows(data.validation, data.catalogue, actions, length)
+        held = windows(data.validation)
         self.held = [self._whole(held, start) for start in range(0, len(held), HELD_USERS)]
 
     @property

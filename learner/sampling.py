@@ -5,13 +5,14 @@ context.  `make_windows` cuts segments into windows of fixed width; `batches` sh
 length, and mixes past windows in.  Everything random comes from a generator passed in.
 
 An event of negative weight (dislike, hide, a rating of 1 or 2 stars) moves the profile as every
-event does, but is never something to predict.
+event does, but is never something to predict; its `Verdict` tells the objective what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,18 @@ from profiles.release import Keys
 LOW_RATING = 2.0
 BUCKET_BATCHES = 16
 """Batches whose windows are sorted by length together: less padding, still well shuffled."""
+
+
+class Verdict(IntEnum):
+    """What an event says about its item, where it is a target.
+
+    PASSED: the user met the item and did none of the positive actions.
+    """
+
+    UNASKED = 0
+    POSITIVE = 1
+    PASSED = 2
+    DISLIKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,7 @@ class Windows:
     lengths: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
     weights: Floats
+    verdicts: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -76,8 +90,14 @@ def target_weights(
     [1.0, 0.0, 0.0]
     """
     weights = np.maximum(weights_by_action, 0.0)[actions]
-    low = (actions == rate_action) & (values > 0) & (values <= LOW_RATING)
+    low = is_low_rating(rate_action, actions, values)
     return np.where(low, 0.0, weights).astype(np.float32)
+
+
+def is_low_rating(rate_action: int, actions: Ints, values: Floats) -> Bools:
+    """Ratings that are a dislike.  Shapes: (n,) -> (n,)."""
+    low: Bools = (actions == rate_action) & (values > 0) & (values <= LOW_RATING)
+    return low
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +115,26 @@ class ActionWeights:
 
     def of(self, segment: Segment) -> Floats:
         """Target weight of each event of a segment, context included."""
-        rate = self.names.index("rate") if "rate" in self.names else -1
-        return target_weights(self.weights, rate, segment.actions, segment.values)
+        return target_weights(self.weights, self._rate, segment.actions, segment.values)
+
+    def verdicts_of(
+        self, segment: Segment, positive_actions: Collection[str] = ()
+    ) -> npt.NDArray[np.uint8]:
+        """Verdict of each event, context included.
+
+        Args:
+            positive_actions: those that count as positive; none: every one of positive weight.
+        """
+        chosen = [not positive_actions or name in positive_actions for name in self.names]
+        positive = (self.of(segment) > 0) & np.array(chosen)[segment.actions]
+        disliked = self.weights[segment.actions] < 0
+        disliked |= is_low_rating(self._rate, segment.actions, segment.values)
+        verdicts = np.where(positive, Verdict.POSITIVE, Verdict.PASSED)
+        return np.where(disliked, Verdict.DISLIKED, verdicts).astype(np.uint8)
+
+    @property
+    def _rate(self) -> int:
+        return self.names.index("rate") if "rate" in self.names else -1
 
 
 def known_part(segment: Segment, catalogue: Catalogue) -> tuple[Segment, Ints]:
@@ -158,31 +196,51 @@ def to_sequence(segment: Segment, rows: Ints) -> UserSequence:
     return UserSequence(rows, segment.actions, segment.values, segment.ts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A window to be: events `begin` to `end` of a segment, targets from `first` on."""
+
+    segment: Segment
+    rows: Ints
+    weights: Floats
+    verdicts: npt.NDArray[np.uint8]
+    begin: int
+    first: int
+    end: int
+
+
 def make_windows(
-    segments: Sequence[Segment], catalogue: Catalogue, weights: ActionWeights, length: int
+    segments: Sequence[Segment],
+    catalogue: Catalogue,
+    weights: ActionWeights,
+    length: int,
+    positive_actions: Collection[str] = (),
+    *,
+    with_dislikes: bool = False,
 ) -> Windows:
     """Cut segments into windows of at most `length` inputs.
 
     A first window begins up to length/2 context events before the first target; each next one
     begins length/5 events before its first target.  Windows without a positive target are left
-    out.
+    out, unless dislikes teach something, too (`with_dislikes`).
     """
-    parts: list[tuple[Segment, Ints, Floats, int, int, int]] = []
+    parts: list[_Cut] = []
     for whole in segments:
         segment, rows = known_part(whole, catalogue)
         if len(rows) <= segment.first_target:
             continue
         weight = weights.of(segment)
+        verdicts = weights.verdicts_of(segment, positive_actions)
         first, begin = segment.first_target, max(0, segment.first_target - length // 2)
         while first < len(rows):
             end = min(begin + length + 1, len(rows))
-            if weight[first:end].any():
-                parts.append((segment, rows, weight, begin, first, end))
+            if weight[first:end].any() or with_dislikes:
+                parts.append(_Cut(segment, rows, weight, verdicts, begin, first, end))
             first, begin = end, max(0, end - max(length // 5, 1))
     return _fill(parts, length)
 
 
-def _fill(parts: Sequence[tuple[Segment, Ints, Floats, int, int, int]], length: int) -> Windows:
+def _fill(parts: Sequence[_Cut], length: int) -> Windows:
     count = len(parts)
     made = Windows(
         items=np.zeros((count, length), np.int32),
@@ -192,23 +250,26 @@ def _fill(parts: Sequence[tuple[Segment, Ints, Floats, int, int, int]], length: 
         lengths=np.zeros(count, np.int32),
         targets=np.zeros((count, length + 1), np.int32),
         weights=np.zeros((count, length + 1), np.float32),
+        verdicts=np.zeros((count, length + 1), np.uint8),
     )
-    for row, (segment, rows, weight, begin, first, end) in enumerate(parts):
+    for row, cut in enumerate(parts):
         # Column t of the targets is what follows t inputs: event begin + t.
+        segment, begin, first, end = cut.segment, cut.begin, cut.first, cut.end
         size = end - begin
         inputs = size - 1
-        made.items[row, :inputs] = rows[begin : end - 1]
+        made.items[row, :inputs] = cut.rows[begin : end - 1]
         made.actions[row, :inputs] = segment.actions[begin : end - 1]
         made.values[row, :inputs] = segment.values[begin : end - 1]
         if inputs > 1:
             gaps = np.diff(segment.ts[begin : end - 1])
             made.gaps_s[row, 1:inputs] = np.maximum(gaps, 0.0)
         made.lengths[row] = inputs
-        made.targets[row, :size] = rows[begin:end]
-        made.weights[row, first - begin : size] = weight[first:end]
+        made.targets[row, :size] = cut.rows[begin:end]
+        made.weights[row, first - begin : size] = cut.weights[first:end]
+        made.verdicts[row, first - begin : size] = cut.verdicts[first:end]
         if segment.skipped + begin > 0:
             # The start profile predicts a user's very first event and no other.
-            made.weights[row, 0] = 0.0
+            made.weights[row, 0], made.verdicts[row, 0] = 0.0, Verdict.UNASKED
     return made
 
 
@@ -232,6 +293,7 @@ def join(windows: Windows, rows: Ints, past: Windows, past_rows: Ints) -> Batch:
         targets=torch.from_numpy(column("targets", width + 1).astype(np.int64)),
         weights=torch.from_numpy(column("weights", width + 1).astype(np.float32)),
         replayed=torch.from_numpy(np.arange(len(lengths)) >= len(rows)),
+        verdicts=torch.from_numpy(column("verdicts", width + 1).astype(np.uint8)),
     )
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner.adversarial import worst_case
 from learner.losses import (
     FULL_SOFTMAX_ITEMS,
     SAMPLED_NEGATIVES,
     distillation,
     draw_negatives,
-    next_item_loss,
     proximal_pull,
-    sampled_next_item_loss,
 )
 from learner.model import Batch, HeadModel
+from learner.objectives import Objective
 from profiles.config import LearnerSettings
 from profiles.errors import LearnerError
 
@@ -43,36 +43,44 @@ class Anchor:
     lora: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLoss:
+    """What a step goes down, and its parts for whoever watches."""
+
+    total: Tensor
+    figures: dict[str, float]
+
+
 def batch_loss(
     model: HeadModel,
+    objective: Objective,
     text: Tensor,
     batch: Batch,
     settings: LearnerSettings,
     anchor: Anchor | None,
     lora: Mapping[str, Tensor],
     generator: torch.Generator,
-) -> Tensor:
+) -> BatchLoss:
     """The whole objective on one batch.
 
-    Shapes: text (N, T), some rows possibly with gradient into the adapter -> scalar.
+    Shapes: text (N, T), some rows possibly with gradient into the adapter.
     Raises: LearnerError when the loss is not a finite number.
     """
-    device = text.device
     kept = None
     if model.training:
         draws = torch.rand(len(text), generator=generator)
-        kept = (draws >= ID_DROPOUT).float().to(device)
+        kept = (draws >= ID_DROPOUT).float().to(text.device)
     vectors, bias = model.item_vectors(text, kept), model.item_bias()
     profiles = model.profiles(vectors, batch)
-    wanted = batch.weights > 0
-    rows, targets, weights = profiles[wanted], batch.targets[wanted], batch.weights[wanted]
-    if len(text) <= FULL_SOFTMAX_ITEMS:
-        logits = model.logits(rows, vectors, bias)
-        loss = next_item_loss(logits, targets, weights)
-    else:
-        negatives = draw_negatives(len(text), SAMPLED_NEGATIVES, generator).to(device)
-        scale = model.arrays["score_scale"]
-        loss = sampled_next_item_loss(rows, vectors, bias, scale, targets, weights, negatives)
+    losses = objective.losses(model, vectors, bias, profiles, batch, generator)
+    loss = objective.total(losses)
+    if settings.adversarial > 0 and model.training:
+        moved = vectors + worst_case(loss, vectors, settings.adversarial)
+        again = model.profiles(moved, batch)
+        worst = objective.losses(model, moved, bias, again, batch, generator)
+        losses["adversarial"] = objective.total(worst)
+        # Half each, so that the pulls below weigh as much as without (Goodfellow et al. 2015).
+        loss = 0.5 * (loss + losses["adversarial"])
     if anchor is not None and settings.proximal > 0:
         mine = [*model.arrays.values(), model.ids, model.bias, *lora.values()]
         theirs = [
@@ -81,17 +89,20 @@ def batch_loss(
             anchor.model.bias,
             *(anchor.lora[name] for name in lora),
         ]
-        loss = loss + settings.proximal * proximal_pull(mine, theirs)
+        losses["proximal"] = settings.proximal * proximal_pull(mine, theirs)
+        loss = loss + losses["proximal"]
     if anchor is not None and settings.distill > 0 and bool(batch.replayed.any()):
-        loss = loss + settings.distill * _distilled(
+        losses["distill"] = settings.distill * _distilled(
             model, vectors, bias, profiles, batch, anchor, generator
         )
+        loss = loss + losses["distill"]
     if not bool(torch.isfinite(loss)):
         raise LearnerError(
             f"training diverged: the loss became {loss.item()}; the round was dropped and the "
             "serving release stays; lower learner.head_lr or learner.lora_lr"
         )
-    return loss
+    figures = {f"loss_{name}": value.item() for name, value in losses.items()}
+    return BatchLoss(loss, {**figures, **objective.task_weights()})
 
 
 def _distilled(
@@ -124,27 +135,3 @@ def _distilled(
         vectors, bias = vectors[items], bias[items]
     student = model.logits(profiles[at[:, 0], at[:, 1]], vectors, bias)
     return distillation(student, teacher)
-
-
-@torch.no_grad()
-def validate(model: HeadModel, text: Tensor, batches: list[Batch]) -> tuple[float, float]:
-    """(mean loss, mean NDCG@10 with nothing filtered) over held-out windows; dropout off."""
-    model.eval()
-    vectors, bias = model.item_vectors(text), model.item_bias()
-    loss_sum, gain_sum, weight_sum = 0.0, 0.0, 0.0
-    for batch in batches:
-        wanted = batch.weights > 0
-        targets, weights = batch.targets[wanted], batch.weights[wanted]
-        profiles = model.profiles(vectors, batch)[wanted]
-        for start in range(0, len(targets), 4096):
-            some = slice(start, start + 4096)
-            logits = model.logits(profiles[some], vectors, bias)
-            mine = logits.gather(1, targets[some, None])
-            losses = torch.logsumexp(logits, dim=1) - mine[:, 0]
-            ranks = (logits >= mine).sum(1)
-            gain = torch.where(ranks <= 10, 1.0 / torch.log2(1.0 + ranks), 0.0)
-            loss_sum += float((losses * weights[some]).sum())
-            gain_sum += float((gain * weights[some]).sum())
-            weight_sum += float(weights[some].sum())
-    model.train()
-    return loss_sum / max(weight_sum, 1e-9), gain_sum / max(weight_sum, 1e-9)

@@ -22,16 +22,20 @@ import msgspec
 import torch
 from torch import Tensor
 
+from learner.augmentation import augment_sequences
+from learner.averaging import Average, put
 from learner.catalogue_text import CatalogueText
 from learner.checkpoint import Checkpoint, Position, group, load_checkpoint, save_checkpoint
 from learner.language import LanguageModel, pick_device
 from learner.model import Batch
+from learner.objectives import Objective
 from learner.optimisation import Optimisers
 from learner.round_batches import RoundBatches
 from learner.round_types import Candidate, Hooks, Parent, RoundCancelled, RoundData
 from learner.sampling import ActionWeights
-from learner.stepping import Anchor, batch_loss, validate
+from learner.stepping import Anchor, batch_loss
 from learner.twins import table_of, twin_of
+from learner.validation import Validation, validate
 from profiles.config import LearnerSettings, ModelSettings
 
 T = TypeVar("T")
@@ -102,11 +106,18 @@ class _Round:
             lora = {name: value.detach().clone() for name, value in self._lora().items()}
             self.anchor = Anchor(twin, self.text.first, lora)
         rate = settings.later_lr_factor if parent.is_trained else 1.0
-        self.optimisers = Optimisers(self.model, [], self._lora(), settings, rate, self.total)
+        self.objective = Objective(settings, self.model.counts).to(self.device)
+        self.moving = {f"model/{name}": w for name, w in self.model.named_parameters()}
+        self.moving |= {f"objective/{name}": w for name, w in self.objective.named_parameters()}
+        own = self.objective.parameters()
+        self.optimisers = Optimisers(self.model, own, self._lora(), settings, rate, self.total)
+        self.average = Average(settings.ema_decay)
         self.parts: dict[str, Part] = {
             "text": self.text,
             "language": self.language,
+            "objective": self.objective,
             "optimisers": self.optimisers,
+            "average": self.average,
         }
         self.best: dict[str, Tensor] = {}
         self.position = Position()
@@ -121,21 +132,21 @@ class _Round:
         head_epochs = 0 if self.anchor is not None or not reads else HEAD_EPOCHS
         head_epochs = min(head_epochs, max(self.settings.epochs - 1, 0))
         polish = self.settings.epochs - head_epochs
-        start_loss = validate(self.model, self.text.now, self.held)[0]
+        start = self._validate()
         if self.position.stage == 0:
             self._timed("head", lambda: self._epochs("head", head_epochs, patient=False))
+            self.average.settle(self.moving)
             self._next_stage()
         if self.position.stage == 1:
             self._timed("lora", self._language_steps)
+            self.average.settle(self.moving | self._language_weights())
             if reads:
                 self._timed("encode", lambda: self.text.read_all(self._tick))
             self._next_stage()
         # Early stopping begins here: earlier weights belong to other text vectors.
         self._timed("polish", lambda: self._epochs("polish", polish, patient=True))
-        if self.best:
-            self.model.load_state_dict(self.best)
-        loss, ndcg = validate(self.model, self.text.now, self.held)
-        return self._candidate(start_loss, loss, ndcg)
+        put(self.moving, self.best)
+        return self._candidate(start, self._validate())
 
     def _epochs(self, stage: str, epochs: int, *, patient: bool) -> None:
         if patient and self.position.best_loss is None:
@@ -146,7 +157,7 @@ class _Round:
             self.model.train()
             for batch in self.batches.epoch(self.position.stage, self.position.done):
                 self._check_cancelled()
-                self._step(stage, batch, self.text.now)
+                self._step(stage, self._augmented(batch), self.text.now)
                 self.position = msgspec.structs.replace(self.position, step=self.position.step + 1)
             self.position = msgspec.structs.replace(self.position, done=self.position.done + 1)
             if patient:
@@ -155,14 +166,17 @@ class _Round:
 
     def _judge(self, stage: str) -> None:
         """Keep the weights if they are the best so far; without held-out events, always."""
-        loss = self.loss
-        if self.held:
-            loss, ndcg = validate(self.model, self.text.now, self.held)
-            figures = {"validation_loss": loss, "validation_ndcg": ndcg}
-            self.hooks.figures(stage, self.position.step, figures)
-        best = self.position.best_loss
-        if best is None or not self.held or loss < best * (1.0 - LEAST_GAIN):
-            self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        with self.average.applied(self.moving):
+            loss = self.loss
+            if self.held:
+                found = self._validate()
+                loss = found.loss
+                self.hooks.figures(stage, self.position.step, found.figures())
+            best = self.position.best_loss
+            is_best = best is None or not self.held or loss < best * (1.0 - LEAST_GAIN)
+            if is_best:
+                self.best = {name: w.detach().clone() for name, w in self.moving.items()}
+        if is_best:
             self.position = msgspec.structs.replace(self.position, best_loss=loss, bad_epochs=0)
         else:
             self.position = msgspec.structs.replace(
@@ -179,11 +193,13 @@ class _Round:
                 # A step is whole here, so nothing of the stage need be done again.
                 self._save()
                 raise RoundCancelled
-            batch = next(self.batches.epoch(1, self.position.done))
+            batch = self._augmented(next(self.batches.epoch(1, self.position.done)))
             self.model.train()
             used = torch.cat([batch.targets[batch.weights > 0], batch.items[batch.mask]])
             rng = self.batches.rng(2, self.position.step)
-            text = self.text.read_some(used, self.settings.lora_items, rng)
+            text = self.text.read_some(
+                used, self.settings.lora_items, rng, self.settings.text_dropout
+            )
             self._step("lora", batch, text)
             self.position = msgspec.structs.replace(
                 self.position, done=self.position.done + 1, step=self.position.step + 1
@@ -197,23 +213,40 @@ class _Round:
         generator = torch.Generator().manual_seed(int(self.batches.rng(4, step).integers(2**31)))
         trained = self._lora() if with_language else {}
         with self._precision():
-            loss = batch_loss(
-                self.model, text, batch, self.settings, self.anchor, trained, generator
+            found = batch_loss(
+                self.model,
+                self.objective,
+                text,
+                batch,
+                self.settings,
+                self.anchor,
+                trained,
+                generator,
             )
             penalty = self.language.penalty() if with_language else None
-        if penalty is not None:
-            loss = loss + penalty
+        loss = found.total if penalty is None else found.total + penalty
         figures = self.optimisers.step(loss, step, with_language=with_language)
         if with_language:
             self.language.after_step(self.position.done + 1)
+        self.average.update(self.moving | (self._language_weights() if with_language else {}))
         self.loss = loss.item()
         self.hooks.progress(stage, step + 1, self.total, self.loss)
-        self.hooks.figures(stage, step + 1, {"loss": self.loss, **figures})
+        self.hooks.figures(stage, step + 1, {"loss": self.loss, **found.figures, **figures})
 
     # -- parts ----------------------------------------------------------------------------------
 
     def _lora(self) -> dict[str, Tensor]:
         return dict(self.language.weights())
+
+    def _language_weights(self) -> dict[str, Tensor]:
+        return {f"language/{name}": weight for name, weight in self._lora().items()}
+
+    def _augmented(self, batch: Batch) -> Batch:
+        share, rng = self.settings.sequence_augmentation, self.batches.rng(5, self.position.step)
+        return augment_sequences(batch, share, rng) if share else batch
+
+    def _validate(self) -> Validation:
+        return validate(self.model, self.objective, self.text.now, self.held)
 
     def _tick(self, done: int, of: int) -> None:
         self._check_cancelled()
@@ -255,7 +288,7 @@ class _Round:
         for name, part in self.parts.items():
             part.restore(group(saved.tensors, name))
 
-    def _candidate(self, start_loss: float, loss: float, ndcg: float) -> Candidate:
+    def _candidate(self, start: Validation, end: Validation) -> Candidate:
         text = self.text.now.float().cpu().numpy()
         return Candidate(
             head=self.model.to_head(),
@@ -264,8 +297,8 @@ class _Round:
             text_before=self.text.first.float().cpu().numpy(),
             language=self.language,
             steps=self.position.step,
-            validation_loss=loss,
-            validation_ndcg=ndcg,
-            start_loss=start_loss,
+            validation_loss=end.loss,
+            validation_ndcg=end.ndcg10,
+            start_loss=start.loss,
             seconds=self.seconds,
         )

@@ -155,6 +155,32 @@ class LearnerSettings(BaseModel):
     batch_users: int = Field(64, ge=1)
     epochs: int = Field(12, ge=1, description="of the head, at most; early stopping ends sooner")
     patience: int = Field(3, ge=1)
+    objective: Literal["next_item", "click", "multi_task"] = Field(
+        "next_item", description="what is learned: the next item, whether an act is positive, both"
+    )
+    positive_actions: tuple[str, ...] = Field(
+        (), description="what the click objective predicts; none: every action of positive weight"
+    )
+    click_negatives: float = Field(
+        1.0, ge=0, description="weight of drawn negatives against positive events (click)"
+    )
+    dislike_weight: float = Field(0.0, ge=0, description="push on disliked items (next_item)")
+    popularity_correction: float = Field(
+        0.0, ge=0, le=2, description="logQ in the loss: 0 none, 1 the whole popularity"
+    )
+    adversarial: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="worst-case move of item embeddings, as a share of their length",
+    )
+    text_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of words dropped in a language-model step"
+    )
+    sequence_augmentation: float = Field(
+        0.0, ge=0, le=1, description="share of windows cropped, masked or reordered"
+    )
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="average of the weights; 0 none")
     optimiser: Literal["adamw", "nadam", "radam", "adafactor", "sgd"] = Field(
         "adamw", description="of torch.optim"
     )

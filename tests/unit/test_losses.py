@@ -10,7 +10,7 @@ from learner.losses import (
     draw_negatives,
     next_item_loss,
     proximal_pull,
-    sampled_next_item_loss,
+    sampled_logits,
 )
 
 
@@ -34,12 +34,15 @@ def test_the_sampled_loss_is_near_the_full_one_and_has_its_gradient() -> None:
 
     full = next_item_loss(profiles @ vectors.T + bias, targets, weights)
     drawn = [
-        sampled_next_item_loss(
-            profiles, vectors, bias, scale, targets, weights,
-            draw_negatives(3_000, 512, generator),
+        next_item_loss(
+            sampled_logits(
+                profiles, vectors, bias, scale, targets, draw_negatives(3_000, 512, generator)
+            ),
+            torch.zeros_like(targets),
+            weights,
         ).item()
         for _ in range(20)
-    ]  # fmt: skip
+    ]
 
     assert sum(drawn) / 20 == pytest.approx(full.item(), abs=0.05)
 
@@ -48,11 +51,9 @@ def test_a_negative_that_is_the_target_does_not_count_against_it() -> None:
     profiles, vectors = torch.ones(1, 2), torch.ones(4, 2)
     bias, scale = torch.zeros(4), torch.ones(1)
 
-    loss = sampled_next_item_loss(
-        profiles, vectors, bias, scale, torch.tensor([1]), torch.ones(1), torch.tensor([1, 1])
-    )
+    logits = sampled_logits(profiles, vectors, bias, scale, torch.tensor([1]), torch.tensor([1, 1]))
 
-    assert loss.item() == pytest.approx(0.0)
+    assert next_item_loss(logits, torch.tensor([0]), torch.ones(1)).item() == pytest.approx(0.0)
 
 
 def test_the_pull_is_half_the_squared_distance() -> None:

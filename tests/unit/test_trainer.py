@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,6 +206,96 @@ def test_a_round_killed_and_resumed_makes_the_same_candidate(
         assert np.allclose(array, resumed.head.arrays()[name], atol=1e-6), name
     assert np.allclose(unbroken.items.vectors, resumed.items.vectors, atol=1e-5)
     assert np.allclose(unbroken.text, resumed.text, atol=1e-6)
+
+
+def with_learner(world: World, **changes: object) -> None:
+    learner = world.settings.learner.model_copy(update=changes)
+    world.settings = world.settings.model_copy(update={"learner": learner})
+
+
+EVERY_FLAG: dict[str, object] = {
+    "objective": "multi_task",
+    "dislike_weight": 0.5,
+    "popularity_correction": 0.5,
+    "adversarial": 0.1,
+    "text_dropout": 0.2,
+    "sequence_augmentation": 0.5,
+    "ema_decay": 0.9,
+    "optimiser": "nadam",
+    "schedule": "linear",
+}
+
+
+@pytest.mark.parametrize("stop_at", [20, 29])
+def test_a_round_with_every_flag_resumes_as_well(world: World, stop_at: int) -> None:
+    with_learner(world, **EVERY_FLAG, epochs=5)
+    model = world.settings.model.model_copy(update={"peft_method": "adalora"})
+    world.settings = world.settings.model_copy(update={"model": model})
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+    unbroken = train(world, parent, data, Hooks())
+    steps: list[str] = []
+
+    def count(stage: str, done: int, of: int, loss: float) -> None:
+        steps.append(stage)
+
+    checkpoint = world.root / "checkpoint.safetensors"
+    stop = Hooks(count, lambda: len(steps) >= stop_at, checkpoint, "round 1")
+    with pytest.raises(RoundCancelled):
+        train(world, parent, data, stop)
+    first_part = len(steps)
+    resumed = train(world, parent, data, Hooks(count, checkpoint=checkpoint, identity="round 1"))
+
+    assert {"head", "lora"} & set(steps[:first_part])
+    assert len(steps) - first_part < unbroken.steps + 1
+    for name, array in unbroken.head.arrays().items():
+        assert np.allclose(array, resumed.head.arrays()[name], atol=1e-6), name
+    assert np.allclose(unbroken.text, resumed.text, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [(name, value) for name, value in EVERY_FLAG.items() if name != "objective"]
+    + [("objective", "click"), ("objective", "multi_task")],
+)
+def test_a_flag_changes_what_is_learned_and_it_is_still_learning(
+    world: World, flag: str, value: object
+) -> None:
+    with_learner(world, epochs=3, head_lr=0.01)
+    parent = world.first_release()
+    data = round_data(world, base_text(world))
+    plain = train(world, parent, data, Hooks())
+
+    with_learner(world, **{flag: value})
+    flagged = train(world, parent, data, Hooks())
+
+    same = flag == "dislike_weight"  # this world has no dislikes
+    assert np.array_equal(plain.head.text_weight, flagged.head.text_weight) == same
+    assert flagged.validation_loss < flagged.start_loss
+
+
+def test_watchers_are_told_every_figure_by_name(world: World) -> None:
+    with_learner(world, objective="multi_task", epochs=4)
+    parent = world.first_release()
+    told: dict[str, set[str]] = {}
+    last_step = 0
+
+    def watch(stage: str, step: int, figures: Mapping[str, float]) -> None:
+        nonlocal last_step
+        told.setdefault(stage, set()).update(figures)
+        last_step = step
+
+    candidate = train(world, parent, round_data(world, base_text(world)), Hooks(figures=watch))
+
+    every_step = {
+        "loss", "loss_next_item", "loss_click", "weight_next_item", "weight_click",
+        "head_lr", "gradient_norm",
+    }  # fmt: skip
+    validated = {
+        "validation_loss", "validation_ndcg", "validation_next_item_loss", "validation_click_loss",
+    }  # fmt: skip
+    assert told == {"head": every_step, "lora": every_step, "polish": every_step | validated}
+    assert last_step == candidate.steps
 
 
 def test_a_checkpoint_of_another_round_is_ignored(world: World) -> None:

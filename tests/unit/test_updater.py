@@ -87,6 +87,7 @@ def test_step_by_step_equals_sequence_equals_torch(
         targets=torch.zeros((users, length + 1), dtype=torch.int64),
         weights=torch.zeros((users, length + 1)),
         replayed=torch.zeros(users, dtype=torch.bool),
+        verdicts=torch.zeros((users, length + 1), dtype=torch.uint8),
     )
     with torch.no_grad():
         twin_vectors = twin.item_vectors(torch.from_numpy(text))
