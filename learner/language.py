@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,9 +28,7 @@ from profiles.config import ModelSettings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import ModelError
 from profiles.head import Floats
-
-BUCKET_TEXTS = 16
-"""Texts of like length in one forward pass of a training step, so that little is padded."""
+from profiles.precision import is_bfloat16_fast
 
 
 class LanguageModel:
@@ -120,37 +117,22 @@ class LanguageModel:
 
     def embed_trainable(self, texts: Sequence[str]) -> Tensor:
         """Vectors with gradient into the adapter.  Shapes: -> (len(texts), T), float32."""
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        parts: list[Tensor] = []
         with self._precision():
-            for start in range(0, len(order), BUCKET_TEXTS):
-                parts.append(
-                    self.encoder.embed([texts[row] for row in order[start : start + BUCKET_TEXTS]])
-                )
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts).float()[back.to(parts[0].device)]
+            return self.encoder.embed(texts)
 
     def encode(
         self, texts: Sequence[str], tick: Callable[[int, int], None] | None = None
     ) -> Floats:
         """Vectors for keeps, float32, as a worker will compute them.
 
-        `tick(done, of)` is called between slices and may raise to stop.
+        `tick(done, of)` is called between batches and may raise to stop.
         Shapes: -> (len(texts), T), unit length.
         """
-        distinct = sorted(set(texts), key=lambda text: (len(text), text))
-        found = np.zeros((len(distinct), self.encoder.width), dtype=np.float32)
-        for start in range(0, len(distinct), 512):
-            if tick is not None:
-                tick(start, len(distinct))
-            found[start : start + 512] = self.encoder.encode(distinct[start : start + 512])
-        row = {text: at for at, text in enumerate(distinct)}
-        return found[[row[text] for text in texts]]
+        return self.encoder.encode(texts, tick)
 
     def probe(self) -> Floats:
-        """Vectors of the fixed probe texts."""
-        return self.encoder.encode(list(PROBE_TEXTS))
+        """Vectors of the fixed probe texts, exact: a worker may run on another kind of machine."""
+        return self.encoder.exact(PROBE_TEXTS)
 
     def save(self, directory: Path) -> None:
         """Write PEFT's folder format: adapter_config.json and adapter_model.safetensors."""
@@ -180,9 +162,10 @@ class LanguageModel:
         }
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """bfloat16 on a GPU.  Not on CPUs: forward gained a third, backward lost as much."""
-        if self.device.startswith("cuda"):
-            return torch.autocast("cuda", dtype=torch.bfloat16)
+        """bfloat16 where the device has it.  On a CPU the gradient of 85 film titles pointed
+        where float32's did (cosine .99996), in .40 s instead of .66 s."""
+        if is_bfloat16_fast(self.device):
+            return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
 

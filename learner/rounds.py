@@ -262,5 +262,5 @@ def _reloaded_cosine(settings: Settings, candidate: Candidate, directory: Path) 
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         candidate.language.save(Path(folder))
         loaded = TextEncoder.load(settings.model, adapter=Path(folder))
-        seen = loaded.encode(list(PROBE_TEXTS))
+        seen = loaded.exact(PROBE_TEXTS)
     return float((seen * candidate.language.probe()).sum(axis=1).min())

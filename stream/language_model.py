@@ -62,14 +62,14 @@ def _warm_up(settings: ModelSettings) -> None:
     os.nice(5)
 
 
-def _encode(settings: ModelSettings, adapter: str, texts: list[str]) -> Floats:
+def _encode(settings: ModelSettings, adapter: str, texts: list[str], exact: bool) -> Floats:
     encoder = _encoders.pop(adapter, None)
     if encoder is None:
         encoder = TextEncoder.load(settings, Path(adapter))
     _encoders[adapter] = encoder  # most recently used last
     while len(_encoders) > KEPT_ADAPTERS:
         del _encoders[next(iter(_encoders))]
-    return encoder.encode(texts)
+    return encoder.exact(texts) if exact else encoder.encode(texts)
 
 
 class LanguageModel:
@@ -89,9 +89,10 @@ class LanguageModel:
                 "the language model's process died while it was loading; is there enough memory?"
             ) from error
 
-    async def encode(self, adapter: Path, texts: list[str]) -> Floats:
+    async def encode(self, adapter: Path, texts: list[str], *, exact: bool = False) -> Floats:
         """Vectors of texts under one adapter.
 
+        `exact`: in float32, for the proof that this process reads as the trainer did.
         Shapes: -> (len(texts), T), float32, unit length.
         Raises: ModelError; a child that died is replaced once before that.
         """
@@ -101,7 +102,7 @@ class LanguageModel:
             pool = self._pool
             try:
                 return await asyncio.get_running_loop().run_in_executor(
-                    pool, _encode, self._settings, str(adapter), texts
+                    pool, _encode, self._settings, str(adapter), texts, exact
                 )
             except BrokenProcessPool as error:
                 if attempt == 2:

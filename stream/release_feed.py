@@ -157,7 +157,7 @@ class ReleaseFeed:
             release = await asyncio.to_thread(self._open, directory, notice.release_id)
             try:
                 vectors = await self._language_model.encode(
-                    release.adapter_directory, list(release.manifest.probe_texts)
+                    release.adapter_directory, list(release.manifest.probe_texts), exact=True
                 )
             except ModelError as error:
                 raise ReleaseRefused("adapter-load", str(error)) from error

@@ -55,7 +55,7 @@ class FakeLanguageModel:
         self.during: list[Item] = []
         self.catalog: Catalog | None = None
 
-    async def encode(self, adapter: Path, texts: list[str]) -> Floats:
+    async def encode(self, adapter: Path, texts: list[str], *, exact: bool = False) -> Floats:
         if self.error is not None:
             raise self.error
         if texts == PROBE_TEXTS:
