@@ -117,6 +117,12 @@ class ServingSettings(BaseModel):
     prequential_share: float = Field(
         0.05, ge=0, le=1, description="share of events ranked before they are applied"
     )
+    exact_items: int = Field(
+        100_000, ge=1, description="larger catalogues are ranked through an index of candidates"
+    )
+    recall_share: float = Field(
+        0.001, ge=0, le=1, description="share of recommendations whose candidates are checked"
+    )
     reasons: int = Field(2, ge=0, le=10, description="reasons given with each item")
     exclude_seen: bool = True
     sweep_users: int = Field(128, ge=1, description="profiles rebuilt in one slice of the sweep")

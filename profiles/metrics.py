@@ -122,6 +122,22 @@ class WorkerMetrics:
             ["release"],
             registry=registry,
         )
+        self.index_seconds = Histogram(
+            "driftline_candidate_index_seconds",
+            "Time to build an index of candidates beside the serving one",
+            buckets=ROUND_BUCKETS_S,
+            registry=registry,
+        )
+        self.candidates_checked = Counter(
+            "driftline_candidates_checked",
+            "Best items of a sample of recommendations, ranked exactly beside the index",
+            registry=registry,
+        )
+        self.candidates_found = Counter(
+            "driftline_candidates_found",
+            "Of these, how many the index proposed; their ratio is the recall",
+            registry=registry,
+        )
         self.restore_remaining = Gauge(
             "driftline_restore_remaining_records",
             "Changelog records still to read before a partition is ready",

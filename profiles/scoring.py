@@ -3,6 +3,9 @@
 score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
 profile and fades as events arrive.  The top-k is exact and cheap: the k best scores lie in the
 k blocks with the best maxima, so most of a row is only ever reduced by `max`.
+
+A space with cells (`profiles.cells`, catalogues beyond `serving.exact_items`) ranks the rows that
+they propose instead of all: `candidates` is the one place that knows the difference.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Rows
+from profiles.cells import Cells
 from profiles.head import Floats
 from profiles.space import Space
 from profiles.state import Records, was_seen
@@ -20,6 +24,9 @@ from profiles.state import Records, was_seen
 BLOCK = 16
 """Columns reduced to a maximum before the exact choice.  Of 10k: 27 us; 64 gives 50, none 132."""
 RANKED_AT_ONCE = 32
+SEARCHED_AT_ONCE = 64
+FEW_ROWS = 20_000
+"""So few rows are multiplied directly sooner than cells are searched for them."""
 INTEREST_FADE_EVENTS = 5.0
 """After so many events a declared interest weighs half as much as at first."""
 
@@ -85,6 +92,80 @@ def top_k(scores: Floats, k: int) -> Ranked:
     )
 
 
+def exact(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
+    """The k best allowed rows of all.  Shapes: query (B, D), allowed (N,) -> (B, min(k, N))."""
+    scores = score_all(query, space)
+    scores[:, ~allowed] = -np.inf
+    return top_k(scores, k)
+
+
+def candidates(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
+    """The k best allowed rows: of all, or of those that the space's cells propose.
+
+    Exact all the same: rows newer than the cells, users whose search would be wide, and filters
+    that leave few rows.
+    Shapes: query (B, D), allowed (N,) -> (B, k), padded with row -1 and score -inf.
+    """
+    if space.cells is None:
+        return exact(query, space, allowed, k)
+    if np.count_nonzero(allowed) <= FEW_ROWS:
+        return _best_of(query, space, np.flatnonzero(allowed), k)
+    parts = [
+        _proposed(query[start : start + SEARCHED_AT_ONCE], space, space.cells, allowed, k)
+        for start in range(0, max(len(query), 1), SEARCHED_AT_ONCE)
+    ]
+    return Ranked(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
+
+
+def _proposed(
+    query: Floats, space: Space, cells: Cells, allowed: npt.NDArray[np.bool_], k: int
+) -> Ranked:
+    found = cells.search(query, allowed, k)
+    near = (query * space.head.score_scale[0])[:, None, :] @ space.vectors[found.rows].mT
+    near = np.where(found.rows >= 0, near[:, 0] + space.bias[found.rows], -np.inf)
+    tail = cells.tail(space.known)
+    later = _best_of(query, space, tail[allowed[tail]], k)
+    rows = np.concatenate([found.rows, later.rows], axis=1)
+    scores = np.concatenate([near, later.scores], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    ranked = Ranked(
+        np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    )
+    wide = np.flatnonzero(found.wide)
+    for start in range(0, len(wide), RANKED_AT_ONCE):
+        part = wide[start : start + RANKED_AT_ONCE]
+        whole = exact(query[part], space, allowed, k)
+        ranked.rows[part], ranked.scores[part] = whole.rows, whole.scores
+    return ranked
+
+
+def recalled(
+    query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int
+) -> tuple[int, int]:
+    """Of the k truly best rows of each query, how many `candidates` finds: (found, of)."""
+    best = exact(query, space, allowed, k)
+    proposed = candidates(query, space, allowed, k).rows
+    real = np.isfinite(best.scores)
+    hit = (best.rows[:, :, None] == proposed[:, None, :]).any(axis=2)
+    return int((hit & real).sum()), int(real.sum())
+
+
+def _best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
+    """The k best of some rows.  Shapes: rows (M,) -> (B, k), padded."""
+    scores = (query * space.head.score_scale[0]) @ space.vectors[rows].T
+    scores += space.bias[rows]
+    best = top_k(scores, k)
+    gap = ((0, 0), (0, k - best.rows.shape[1]))
+    named = rows[best.rows] if len(rows) else best.rows
+    return Ranked(
+        np.pad(named, gap, constant_values=-1),
+        np.pad(best.scores, gap, constant_values=-np.inf),
+    )
+
+
 def recommend(
     records: Records,
     space: Space,
@@ -98,13 +179,12 @@ def recommend(
     left are ranked again over everything.
     Shapes: records (B,), allowed (N,) -> (B, k), padded with row -1 and score -inf.
     """
-    scores = score_all(queries(records, space), space)
-    scores[:, ~allowed] = -np.inf
-    generous = top_k(scores, min(2 * k + 4, scores.shape[1]))
+    query = queries(records, space)
+    generous = candidates(query, space, allowed, min(2 * k + 4, len(allowed)))
     ranked = _drop(generous, records, space, k, exclude_seen)
     short = np.flatnonzero((ranked.rows < 0).any(axis=1))
     if len(short) and generous.rows.shape[1] < int((allowed & space.known).sum()):
-        everything = top_k(scores[short], scores.shape[1])
+        everything = exact(query[short], space, allowed, len(allowed))
         again = _drop(everything, records[short], space, k, exclude_seen)
         ranked.rows[short], ranked.scores[short] = again.rows, again.scores
     return ranked

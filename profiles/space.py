@@ -9,10 +9,13 @@ promise, and this class is where it is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.cells import Cells
 from profiles.head import Floats, embed_items
 from profiles.release import Release
 from profiles.state import bloom_slots
@@ -42,6 +45,8 @@ class Space:
         self._sorted_keys = release.items.keys[self._order]
         self._filled = 0
         self._by_first_slot: tuple[Rows, Rows] | None = None
+        self.cells: Cells | None = None
+        self._changed: list[Rows] | None = None
         self.extend()
 
     @property
@@ -91,6 +96,29 @@ class Space:
             self._take_from_release(rows)
         return self.missing()
 
+    def uncovered(self) -> int:
+        """Known rows that no index of candidates stands for."""
+        if self.cells is None:
+            return int(self.known.sum())
+        return len(self.cells.tail(self.known))
+
+    def begin_index(self) -> Callable[[], Cells]:
+        """What builds an index of the rows known now, in any thread; changes are noted meanwhile.
+
+        The work reads vectors that may be written under its hands: a row that changes is looked
+        at by every query after `finish_index`, so that only its cell is a little off.
+        """
+        self._changed = []
+        rows, vectors, bias = np.flatnonzero(self.known), self.vectors, self.bias
+        scale = float(self.head.score_scale[0])
+        return lambda: Cells(rows, vectors, bias, scale, seed=int(self.key) % 2**32)
+
+    def finish_index(self, cells: Cells) -> None:
+        """Serve candidates from these cells."""
+        for rows in self._changed or ():
+            cells.leave(rows)
+        self._changed, self.cells = None, cells
+
     def missing(self) -> Rows:
         """Rows without a vector of this release's making, for their present text."""
         return np.flatnonzero(~self.known)
@@ -123,6 +151,7 @@ class Space:
         self._bias[rows] = bias
         self._known[rows] = True
         self._text_keys[rows] = text_keys[current]
+        self._moved(rows)
 
     def _take_from_release(self, rows: Rows) -> None:
         self._text_keys[rows] = self._catalog.text_keys[rows]
@@ -134,6 +163,13 @@ class Space:
         self._vectors[good] = table.vectors[source]
         self._bias[good] = table.bias[source]
         self._known[good] = True
+        self._moved(good)
+
+    def _moved(self, rows: Rows) -> None:
+        if self._changed is not None:
+            self._changed.append(rows)
+        if self.cells is not None:
+            self.cells.leave(rows)
 
     def _in_release(self, rows: Rows) -> Rows:
         keys = self.release.items.keys

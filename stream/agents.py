@@ -37,6 +37,7 @@ from stream.codecs import (
 )
 from stream.delivery import Delivery
 from stream.event_path import EventPath, Outcome, Source
+from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.outputs import Cause
 from stream.partitions import Partitions
@@ -54,6 +55,7 @@ class Worker:
     partitions: Partitions
     catalogue: CatalogueFeed
     releases: ReleaseFeed
+    indexer: Indexer
     sweep: Sweep
     language_model: LanguageModel
     publisher: Publisher

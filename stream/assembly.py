@@ -21,6 +21,7 @@ from stream.chunks import ChunkApp
 from stream.codecs import Rules
 from stream.delivery import Delivery
 from stream.event_path import EventPath
+from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.partitions import Partitions
 from stream.publisher import Publisher
@@ -91,6 +92,7 @@ def build_worker(
         fail,
         sweep.add,
     )
+    indexer = Indexer(path, state, metrics, serving.exact_items)
     catalogue = CatalogueFeed(
         path, items, language_model, publisher, state, metrics, serving.max_message_bytes
     )
@@ -115,6 +117,7 @@ def build_worker(
         load_trusted(settings.security.trusted_keys),
         settings.profile.seen_bytes,
         catalogue,
+        indexer,
         language_model,
         state,
         metrics,
@@ -126,6 +129,7 @@ def build_worker(
         partitions,
         catalogue,
         feed,
+        indexer,
         sweep,
         language_model,
         publisher,

@@ -24,6 +24,7 @@ from profiles.events import Request, key64
 from profiles.head import Floats, embed_items
 from profiles.metrics import WorkerMetrics
 from profiles.rebuild import rebuild, stale_rows
+from profiles.scoring import queries, recalled
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
 from profiles.store import PartitionStore
@@ -94,6 +95,7 @@ class EventPath:
         self._metrics = metrics
         self._recommender = Recommender(catalog, settings)
         self._no_profile = empty_records(layout, 1).tobytes()
+        self._unchecked = 0.0
 
     @property
     def serving(self) -> Space:
@@ -294,7 +296,21 @@ class EventPath:
         )
         for cause in causes:
             self._metrics.recommendations.labels(cause.kind).inc()
+        self._check_candidates(loaded.records[rows], space)
         return [Message(user, payload) for user, payload in zip(users, payloads, strict=True)]
+
+    def _check_candidates(self, records: Records, space: Space) -> None:
+        """Rank a sample of recommendations exactly, too: the recall of the index, live."""
+        if space.cells is None or not len(records):
+            return
+        self._unchecked += self._settings.recall_share * len(records)
+        if self._unchecked < 1.0:
+            return
+        self._unchecked %= 1.0
+        allowed = self.catalog.available & space.known
+        found, of = recalled(queries(records[:1], space), space, allowed, self._settings.k)
+        self._metrics.candidates_found.inc(found)
+        self._metrics.candidates_checked.inc(of)
 
     def _save(self, source: Source, loaded: Loaded, end: int | None, now_s: float) -> list[Message]:
         """Write profiles and watermark together; returns the changelog messages."""

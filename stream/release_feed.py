@@ -29,6 +29,7 @@ from profiles.space import Space
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
 from stream.event_path import EventPath
+from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.state_thread import StateThread
 
@@ -52,6 +53,7 @@ class ReleaseFeed:
         trusted: Sequence[Ed25519PublicKey],
         seen_bytes: int,
         catalogue: CatalogueFeed,
+        indexer: Indexer,
         language_model: LanguageModel,
         state: StateThread,
         metrics: WorkerMetrics,
@@ -63,6 +65,7 @@ class ReleaseFeed:
         self._trusted = trusted
         self._seen_bytes = seen_bytes
         self._catalogue = catalogue
+        self._indexer = indexer
         self._language_model = language_model
         self._state = state
         self._metrics = metrics
@@ -135,6 +138,8 @@ class ReleaseFeed:
         await self._catalogue.ready.wait()
         while True:
             await self._catalogue.fill(space)
+            # In the background; while it is built, the old release serves and items may come.
+            await self._indexer.index(space)
             started = time.perf_counter()
             if await self._state.run(self._flip, space):
                 break

@@ -26,6 +26,7 @@ from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
 from stream.event_path import EventPath
+from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.publisher import Publisher
 from stream.release_feed import ReleaseFeed
@@ -83,7 +84,7 @@ class Watched(asyncio.Event):
 class Bench:
     """A release feed over a real store directory, with the network and the model faked."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, exact_items: int = 1000) -> None:
         self.catalog = Catalog()
         for item in make_items(6):
             self.catalog.put(item)
@@ -113,6 +114,7 @@ class Bench:
             (),
             LAYOUT.seen_bytes,
             catalogue,
+            Indexer(self.path, self.state, self.metrics, exact_items),
             language_model,
             self.state,
             self.metrics,
