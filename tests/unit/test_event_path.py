@@ -487,3 +487,17 @@ def test_only_the_named_user_is_touched_by_an_event(bench: Bench) -> None:
     bench.apply(make_event("ann", 2, "i2"))
     assert bench.stored()[b"bob"] == before
     assert not np.array_equal(bench.record("ann")["profile"], bench.record("bob")["profile"])
+
+
+# --- large catalogues ---------------------------------------------------------------------------
+
+
+def test_a_sample_of_recommendations_tells_the_recall_of_the_index(open_bench: OpenBench) -> None:
+    bench = open_bench(user_interval_s=0.0, recall_share=0.5)
+    space = bench.path.serving
+    space.finish_index(space.begin_index()())
+    for number in range(4):
+        bench.apply(make_event("ann", number))
+    # Two of four recommendations, the best five items of each; so few items are ranked exactly.
+    assert bench.metric("driftline_candidates_checked_total") == 10.0
+    assert bench.metric("driftline_candidates_found_total") == 10.0

@@ -166,6 +166,24 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.state.close()
 
 
+# --- large catalogues ---------------------------------------------------------------------------
+
+
+async def test_a_large_catalogue_is_indexed_before_it_serves(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, exact_items=3)
+    bench.notice(bench.publish(0), 1)
+    await bench.settled()
+    assert bench.path.serving.cells is not None
+    assert bench.path.serving.uncovered() == 0
+    bench.state.close()
+
+
+async def test_a_small_catalogue_is_not_indexed(bench: Bench) -> None:
+    bench.notice(bench.publish(0), 1)
+    await bench.settled()
+    assert bench.path.serving.cells is None
+
+
 # --- what is wanted -----------------------------------------------------------------------------
 
 
