@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from learner.bootstrap import new_manifest, publish_release
+from learner.calibration import Clicks, calibrate
 from learner.catalogue import Catalogue
 from learner.checkpoint import digest, segments_from_bytes, segments_to_bytes, write_atomically
 from learner.evaluation import (
@@ -193,6 +194,16 @@ def run_round(
         counts_before,
         exclude_seen=settings.serving.exclude_seen,
     )
+    clicks = Clicks(None, {})
+    if settings.learner.objective != "next_item":
+        clicks = calibrate(
+            new_model,
+            data.validation,
+            now,
+            catalogue,
+            actions,
+            settings.learner.positive_actions,
+        )
     matrix = next_matrix(parent.manifest.forgetting, results.row, plan.period, results.recent)
     cosine = _reloaded_cosine(settings, candidate, directory)
     decision = decide(
@@ -202,6 +213,7 @@ def run_round(
     metrics = {
         **decision.figures,
         **results.figures,
+        **clicks.figures,
         "validation_loss": candidate.validation_loss,
         "start_loss": candidate.start_loss,
         "backward_transfer": backward_transfer(matrix),
@@ -221,6 +233,7 @@ def run_round(
         contributors_digest=hashlib.sha256(np.array(users, "<u8").tobytes()).hexdigest(),
         metrics={name: float(value) for name, value in metrics.items()},
         forgetting=matrix,
+        calibration=clicks.calibration,
         note=f"round {plan.number}, due by {plan.reason}; gate: {decision.reason}",
     )
     begun = hooks.clock()

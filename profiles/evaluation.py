@@ -134,6 +134,33 @@ def prequential(
     return ranks
 
 
+def scores_before(
+    head: Head,
+    vectors: Floats,
+    bias: Floats,
+    sequences: Sequence[UserSequence],
+    *,
+    block_users: int = 64,
+) -> list[Floats]:
+    """Score of every event's own item just before the event was applied; all items known.
+
+    Shapes: as in `prequential`; -> one array (n,) per sequence.
+    """
+    found: list[Floats] = [np.zeros(len(s.items), dtype=np.float32) for s in sequences]
+    order = sorted(range(len(sequences)), key=lambda user: len(sequences[user].items))
+    for start in range(0, len(order), block_users):
+        block = [user for user in order[start : start + block_users] if len(found[user])]
+        if not block:
+            continue
+        kept = [np.arange(len(found[user])) for user in block]
+        profiles = _profiles_before(head, vectors, [sequences[user] for user in block], kept)
+        for row, user in enumerate(block):
+            items = sequences[user].items
+            own = (profiles[row, : len(items)] * vectors[items]).sum(axis=1)
+            found[user] = (own * head.score_scale[0] + bias[items]).astype(np.float32)
+    return found
+
+
 def _rank_block(
     head: Head,
     vectors: Floats,

@@ -119,13 +119,16 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One recommended item.  `propensity` is the probability with which policy chose it."""
+    """One recommended item.  `propensity` is the probability with which policy chose it;
+    `probability`, where the release is calibrated, that an act on the item would be a positive one.
+    """
 
     item_id: str
     score: float
     title: str = ""
     reasons: list[Reason] = []
     propensity: float = 1.0
+    probability: float | None = None
 
 
 class Recommendation(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from profiles.calibration import Calibration
 from profiles.errors import ReleaseRefused
 from profiles.events import key64
 from profiles.head import Floats, Head, HeadShape
@@ -74,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     sizes: dict[str, int]
     probe_texts: list[str]
     peft_method: str = "lora"
+    calibration: Calibration | None = None
     offsets: dict[str, int] = {}
     trained_events: int = 0
     contributors: int = 0

@@ -102,6 +102,7 @@ class Recommender:
         past_rows = np.take_along_axis(history_rows[:, None, :], columns, axis=2).tolist()
         shares = np.round(weights.astype(np.float64), 4).tolist()
         rows, scores = ranked.rows.tolist(), np.round(ranked.scores.astype(np.float64), 5).tolist()
+        chances = self._chances(ranked, space)
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
         return [
@@ -112,7 +113,12 @@ class Recommender:
                     [
                         self._item(row, score, *why)
                         for row, score, *why in zip(
-                            rows[at], scores[at], past_rows[at], shares[at], strict=True
+                            rows[at],
+                            scores[at],
+                            chances[at],
+                            past_rows[at],
+                            shares[at],
+                            strict=True,
                         )
                         if row >= 0
                     ],
@@ -130,6 +136,17 @@ class Recommender:
             for at, (user, cause) in enumerate(zip(users, causes, strict=True))
         ]
 
+    @staticmethod
+    def _chances(ranked: Ranked, space: Space) -> list[list[float | None]]:
+        """Probabilities of the ranked items, None each where the release has no calibration."""
+        calibration = space.release.manifest.calibration
+        if calibration is None:
+            return [[None] * ranked.rows.shape[1]] * len(ranked.rows)
+        chances: list[list[float | None]] = np.round(
+            calibration.probabilities(ranked.scores).astype(np.float64), 4
+        ).tolist()
+        return chances
+
     def _history_rows(self, records: Records, space: Space) -> Rows:
         history = read_history(records)
         rows = self.catalog.rows_of(history.items[:, -MAX_REASON_HISTORY:])
@@ -140,7 +157,12 @@ class Recommender:
         return usable
 
     def _item(
-        self, row: int, score: float, past_rows: list[int], shares: list[float]
+        self,
+        row: int,
+        score: float,
+        chance: float | None,
+        past_rows: list[int],
+        shares: list[float],
     ) -> ScoredItem:
         items = self.catalog.items
         item = items[row]
@@ -152,7 +174,8 @@ class Recommender:
                 reasons.append(
                     Reason("history", share, past.item_id, past.title, _shared_tag(item, past))
                 )
-        return ScoredItem(item.item_id, score, item.title, reasons or _POPULAR)
+        why = reasons or _POPULAR
+        return ScoredItem(item.item_id, score, item.title, why, probability=chance)
 
 
 _POPULAR = [Reason("popular", 1.0)]

@@ -44,7 +44,8 @@ class World:
     def item_of(self, kind: int, number: int) -> int:
         return key64(f"item-{kind}-{number % (ITEMS // 2)}")
 
-    def rows(self, start: int, each: int, seed: int = 0) -> list[Row]:
+    def rows(self, start: int, each: int, seed: int = 0, hidden: float = 0.0) -> list[Row]:
+        """`hidden`: share of events in which a user hides an item of the other kind."""
         rng = np.random.default_rng([seed, start])
         made: list[Row] = []
         at = {user: int(rng.integers(ITEMS // 2)) for user in range(USERS)}
@@ -52,10 +53,12 @@ class World:
             for user in range(USERS):
                 at[user] += 1 if rng.random() < 0.85 else int(rng.integers(ITEMS // 2))
                 offset = start + len(made)
+                hides = bool(hidden) and rng.random() < hidden
+                kind, action = (1 - user % 2, "hide") if hides else (user % 2, "view")
                 made.append(
                     Row(
-                        0, offset, key64(f"u{user}"), self.item_of(user % 2, at[user]),
-                        self.actions.names.index("view"), 0.0,
+                        0, offset, key64(f"u{user}"), self.item_of(kind, at[user]),
+                        self.actions.names.index(action), 0.0,
                         1e6 + start + 60.0 * number, offset + 1,
                     )
                 )  # fmt: skip
@@ -140,6 +143,26 @@ def test_two_rounds_each_make_a_release_that_opens_and_knows_more(world: World) 
     for release in (first, second, third):
         encoder = TextEncoder.load(world.settings.model, adapter=release.adapter_directory)
         check_probe(release, encoder.encode(list(PROBE_TEXTS)))
+
+
+@pytest.mark.parametrize("objective", ["click", "multi_task"])
+def test_a_round_that_learns_clicks_releases_probabilities_that_hold(
+    world: World, objective: str
+) -> None:
+    with_learner(world, objective=objective, epochs=10)
+    buffer = world.buffer()
+    buffer.ingest("events", world.rows(0, 40, hidden=0.3), {0: 40 * USERS})
+
+    outcome = learn(world, buffer, world.first_release())
+    buffer.close()
+    calibration = world.open(outcome.manifest.release_id).manifest.calibration
+
+    figures = outcome.manifest.metrics
+    assert calibration is not None
+    assert calibration.slope > 0
+    assert figures["click_auc"] > 0.8, "hidden items are of the other kind"
+    assert figures["click_brier"] < figures["click_brier_base"]
+    assert figures["click_ece"] < 0.15
 
 
 def round_data(world: World, text: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> RoundData:
