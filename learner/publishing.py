@@ -17,12 +17,14 @@ from pathlib import Path
 import msgspec
 from kafka import KafkaProducer
 
-from learner.bootstrap import bootstrap_from, expected_release
+from learner.bootstrap import bootstrap_from
 from learner.checkpoint import write_atomically
 from learner.feeds import BoardFeed
 from learner.jobs import Job
+from learner.opening import open_trusted
 from learner.release_log import announce
 from learner.replay import ReplayBuffer
+from learner.rollout.stages import first_status
 from learner.round_types import Hooks, RoundCancelled
 from learner.rounds import (
     Outcome,
@@ -39,12 +41,14 @@ from profiles.events import ReleaseNotice
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, Release, open_release, read_manifest
-from profiles.signing import check_signature, load_trusted
+from profiles.release import Manifest, Release, read_manifest
 
 log = get_logger("learner.rounds")
 
 STALE = "parent-changed"
+DECIDED = ("shadow", "canary", "serving", "refused", "rolled-back")
+LEARNED_FROM = ("shadow", "canary", "serving")
+"""Releases that an erasure's receipt names: whoever is or may be served by them."""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -92,10 +96,7 @@ class Rounds:
         if notice is None:
             return False
         if self.parent is None or self.parent.release_id != notice.release_id:
-            directory = self._store.fetch(notice.release_id)
-            release = open_release(directory, expected_release(self._settings))
-            check_signature(release.manifest, load_trusted(self._settings.security.trusted_keys))
-            self.parent = release
+            self.parent = open_trusted(self._settings, self._store, notice.release_id)
         return True
 
     # -- starting -------------------------------------------------------------------------------
@@ -229,21 +230,23 @@ class Rounds:
         manifest = read_manifest(self._store.fetch(finished.release_id))
         serving = board.serving()
         said = board.get(finished.release_id)
-        if said is None or said.status not in ("serving", "refused", "rolled-back"):
+        if said is None or said.status not in DECIDED:
             now_serving = serving.release_id if serving is not None else None
             promote, reason = finished.promote, finished.reason
             if now_serving != manifest.parent_id:
                 promote = False
                 reason = f"{STALE}: {now_serving} serves now, not {manifest.parent_id}"
             self._say(manifest, "candidate", "trained" if finished.number else "made")
-            self._say(manifest, "serving" if promote else "refused", reason)
+            # A first release has nothing to be compared with.
+            passed = first_status(self._settings.rollout) if manifest.parent_id else "serving"
+            self._say(manifest, passed if promote else "refused", reason)
             outcome = "promoted" if promote else "refused"
             log.info(
                 "release announced", release=manifest.release_id, outcome=outcome, reason=reason
             )
             if finished.number:
                 self._metrics.rounds.labels(outcome).inc()
-            if promote:
+            if promote and passed == "serving":
                 self._metrics.forgetting.set(manifest.metrics.get("forgetting", 0.0))
         newest = board.get(finished.release_id)
         is_next = plan is not None and plan.number == self._buffer.rounds + 1
@@ -251,7 +254,7 @@ class Rounds:
             # The events of a stale round stay fresh: whoever serves now has not learned them.
             self._clear()
             return
-        if newest.status == "serving":
+        if newest.status in LEARNED_FROM:
             self._buffer.note_release(finished.release_id, plan.upto)
         self._learned(plan)
 

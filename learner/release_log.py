@@ -9,13 +9,14 @@ release id decides for every reader alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import msgspec
 from kafka import KafkaConsumer, KafkaProducer
 
 from learner.kafka_edge import open_consumer, read_to_end, send_all
 from profiles.config import Settings
-from profiles.errors import BadMessage
+from profiles.errors import BadMessage, ReleaseError
 from profiles.events import ReleaseNotice, decode_notice, encode
 from profiles.topics import Topics
 
@@ -71,6 +72,13 @@ class ReleaseBoard:
         found = [n for n in self._newest.values() if n.status in SERVED and n is not now]
         return max(found, key=_rank, default=None)
 
+    def was_rolled_back_to(self, serving: ReleaseNotice) -> bool:
+        """Whether a release serves because another one was rolled back after it was announced."""
+        return any(
+            notice.status == "rolled-back" and notice.sequence > serving.sequence
+            for notice in self._newest.values()
+        )
+
     def next_sequence(self) -> int:
         """The number of the next notice."""
         return self._highest + 1
@@ -93,7 +101,48 @@ def read_board(settings: Settings) -> ReleaseBoard:
         consumer.close()
 
 
-def announce(producer: KafkaProducer, settings: Settings, notice: ReleaseNotice) -> None:
-    """Publish one notice and await every replica's acknowledgement.  Raises: BrokerError."""
+def next_notice(
+    board: ReleaseBoard,
+    last: ReleaseNotice,
+    status: str,
+    reason: str,
+    now_s: float,
+    figures: Mapping[str, float],
+    share: float = 0.0,
+) -> ReleaseNotice:
+    """What comes after a release's last notice; `figures` are added to those of before."""
+    return ReleaseNotice(
+        last.release_id,
+        status,
+        board.next_sequence(),
+        last.store_url,
+        last.parent_id,
+        now_s,
+        reason,
+        {**last.metrics, **figures},
+        share,
+    )
+
+
+def rollback_notices(
+    board: ReleaseBoard, reason: str, now_s: float, figures: Mapping[str, float]
+) -> tuple[ReleaseNotice, ReleaseNotice]:
+    """The release that served before serves again, and the present one is rolled back.
+
+    Raises: ReleaseError when nothing served before.
+    """
+    current, previous = board.serving(), board.previous()
+    if current is None or previous is None:
+        raise ReleaseError(
+            "there is nothing to roll back to: fewer than two releases have served; see "
+            "`driftline releases list`, and promote one by its id"
+        )
+    serving = next_notice(board, previous, "serving", reason, now_s, {})
+    gone = next_notice(board, current, "rolled-back", reason, now_s, figures)
+    return serving, msgspec.structs.replace(gone, sequence=serving.sequence + 1)
+
+
+def announce(producer: KafkaProducer, settings: Settings, *notices: ReleaseNotice) -> None:
+    """Publish notices and await every replica's acknowledgement.  Raises: BrokerError."""
     topic = Topics.under(settings.topics.prefix).releases
-    send_all(producer, topic, [(notice.release_id.encode(), encode(notice))])
+    send_all(producer, topic, [(n.release_id.encode(), encode(n)) for n in notices])

@@ -1,4 +1,4 @@
-"""What `driftline releases list|show|promote|rollback` do, as functions that return values.
+"""What `driftline releases list|show|status|promote|rollback` do, as functions that return values.
 
 An operator's promote and rollback are notices like the learner's own: every worker hears them, and
 the learner takes the release that serves then as the parent of its next round.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from learner.bootstrap import expected_release
 from learner.kafka_edge import open_producer
-from learner.release_log import ReleaseBoard, announce, read_board
+from learner.opening import open_trusted
+from learner.release_log import announce, read_board, rollback_notices
 from profiles.config import Settings
 from profiles.errors import ReleaseError
 from profiles.events import ReleaseNotice
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, open_release, read_manifest
-from profiles.signing import check_signature, load_trusted
+from profiles.release import Manifest, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,35 @@ def show_release(settings: Settings, release_id: str | None = None) -> ReleaseDe
     return ReleaseDetails(board.get(release_id), manifest, is_serving)
 
 
-def promote(settings: Settings, release_id: str, reason: str = "") -> ReleaseNotice:
-    """Make a release serve, whatever the gate said of it.  It must open, as a worker opens it.
+def promote(
+    settings: Settings, release_id: str, reason: str = "", *, force: bool = False
+) -> ReleaseNotice:
+    """Make a release serve at once, without shadow or canary.  It must open, as a worker opens it.
 
+    `force`: also one that was refused or rolled back.  The learner watches it like any other and
+    rolls it back if it does harm, unless `rollout.auto_rollback` is off.
     Raises: ReleaseRefused, ReleaseError, BrokerError, TopicError.
     """
     board = read_board(settings)
-    return _serve(settings, board, release_id, reason or "promoted by an operator")
+    said = board.get(release_id)
+    if said is not None and said.status in ("refused", "rolled-back") and not force:
+        raise ReleaseError(
+            f"release {release_id} was {said.status} ({said.reason}); promote it with --force if "
+            "you know better"
+        )
+    release = open_trusted(settings, open_store(settings), release_id)
+    notice = ReleaseNotice(
+        release_id,
+        "serving",
+        board.next_sequence(),
+        settings.store.releases,
+        release.manifest.parent_id,
+        time.time(),
+        reason or "promoted by an operator",
+        release.manifest.metrics,
+    )
+    _send(settings, notice)
+    return notice
 
 
 def rollback(settings: Settings, reason: str = "") -> Rollback:
@@ -90,49 +111,16 @@ def rollback(settings: Settings, reason: str = "") -> Rollback:
     BrokerError, TopicError.
     """
     board = read_board(settings)
-    current, previous = board.serving(), board.previous()
-    if current is None or previous is None:
-        raise ReleaseError(
-            "there is nothing to roll back to: fewer than two releases have served; see "
-            "`driftline releases list`, and promote one by its id"
-        )
     why = reason or "rolled back by an operator"
-    serving = _serve(settings, board, previous.release_id, why)
-    gone = ReleaseNotice(
-        current.release_id,
-        "rolled-back",
-        serving.sequence + 1,
-        current.store_url,
-        current.parent_id,
-        time.time(),
-        why,
-        current.metrics,
-    )
-    _send(settings, gone)
+    serving, gone = rollback_notices(board, why, time.time(), {})
+    open_trusted(settings, open_store(settings), serving.release_id)
+    _send(settings, serving, gone)
     return Rollback(serving, gone)
 
 
-def _serve(settings: Settings, board: ReleaseBoard, release_id: str, reason: str) -> ReleaseNotice:
-    directory = open_store(settings).fetch(release_id)
-    release = open_release(directory, expected_release(settings))
-    check_signature(release.manifest, load_trusted(settings.security.trusted_keys))
-    notice = ReleaseNotice(
-        release_id,
-        "serving",
-        board.next_sequence(),
-        settings.store.releases,
-        release.manifest.parent_id,
-        time.time(),
-        reason,
-        release.manifest.metrics,
-    )
-    _send(settings, notice)
-    return notice
-
-
-def _send(settings: Settings, notice: ReleaseNotice) -> None:
+def _send(settings: Settings, *notices: ReleaseNotice) -> None:
     producer = open_producer(settings)
     try:
-        announce(producer, settings, notice)
+        announce(producer, settings, *notices)
     finally:
         producer.close(timeout=5)

@@ -32,11 +32,13 @@ from learner.evaluation import (
     backward_transfer,
     examine,
     forgetting,
+    make_exam,
     next_matrix,
     plasticity,
 )
 from learner.gate import Decision, Evidence, decide
 from learner.graduation import is_exam_user
+from learner.reach import reach
 from learner.replay import ReplayBuffer
 from learner.round_types import Candidate, Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment, before_border, holdout_border, is_held_out
@@ -184,6 +186,7 @@ def run_round(
     now = [s for s in held if is_exam_user(s.user)]
     old_model = align(parent.head, parent.items, catalogue, candidate.text_before)
     new_model = Model(candidate.head, candidate.items.vectors, candidate.items.bias)
+    exclude_seen = settings.serving.exclude_seen
     results = examine(
         old_model,
         new_model,
@@ -192,7 +195,7 @@ def run_round(
         catalogue,
         actions,
         counts_before,
-        exclude_seen=settings.serving.exclude_seen,
+        exclude_seen=exclude_seen,
     )
     clicks = Clicks(None, {})
     if settings.learner.objective != "next_item":
@@ -204,6 +207,11 @@ def run_round(
             actions,
             settings.learner.positive_actions,
         )
+    exam = make_exam(now, catalogue, actions)
+    reached = {
+        **reach(old_model, exam, counts_before, exclude_seen=exclude_seen).figures("parent"),
+        **reach(new_model, exam, counts_before, exclude_seen=exclude_seen).figures("candidate"),
+    }
     matrix = next_matrix(parent.manifest.forgetting, results.row, plan.period, results.recent)
     cosine = _reloaded_cosine(settings, candidate, directory)
     decision = decide(
@@ -214,6 +222,7 @@ def run_round(
         **decision.figures,
         **results.figures,
         **clicks.figures,
+        **reached,
         "validation_loss": candidate.validation_loss,
         "start_loss": candidate.start_loss,
         "backward_transfer": backward_transfer(matrix),

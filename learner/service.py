@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from learner.drift import Progress, due
@@ -23,6 +24,8 @@ from learner.forgetting import Eraser
 from learner.kafka_edge import open_producer
 from learner.publishing import Rounds
 from learner.replay import ReplayBuffer
+from learner.rollout.desk import RolloutDesk
+from learner.rollout.outcomes import OutcomeFeed
 from learner.sampling import ActionWeights
 from learner.sensing import Sensor
 from profiles.config import Settings
@@ -91,6 +94,17 @@ class _Learner:
                 settings.http.host, settings.http.port, metrics.registry, self._ready, self._live
             )
             opened.callback(self._endpoint.close)
+            self._desk = RolloutDesk(
+                settings,
+                self._buffer,
+                self._board,
+                self._producer,
+                store,
+                directory,
+                metrics,
+                partial(OutcomeFeed, settings),
+            )
+            opened.callback(self._desk.close)
             # From here on nothing fails: `close` closes all of it, last opened first.
             self._opened = opened.pop_all()
         self._rounds = Rounds(
@@ -124,6 +138,7 @@ class _Learner:
         if self._rounds.conclude():
             self._learned_s = time.monotonic()
             self._drifted = False
+        self._desk.turn(rows)
         self._begin()
         self._not_ready = None if self._rounds.parent else "no release serves yet"
         if rows and self._sensor.watch(rows, self._rounds.parent, self._board.catalogue):
@@ -142,6 +157,8 @@ class _Learner:
             if time.monotonic() - self._board.last_item_s > SETTLE_S:
                 self._rounds.start_bootstrap()
             return
+        if self._desk.is_deciding:
+            return  # what comes of it is the parent of the next round
         if self._rounds.resume():
             return
         reason = due(

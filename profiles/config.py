@@ -125,6 +125,18 @@ class ServingSettings(BaseModel):
     )
     reasons: int = Field(2, ge=0, le=10, description="reasons given with each item")
     exclude_seen: bool = True
+    exploration: Literal["off", "epsilon", "boltzmann"] = Field(
+        "off", description="show, now and then, what is not thought best (docs/rollout.md)"
+    )
+    exploration_epsilon: float = Field(
+        0.1, gt=0, le=1, description="epsilon: how often a slot is filled evenly at random"
+    )
+    exploration_temperature: float = Field(
+        0.5, gt=0, description="boltzmann: difference of scores that makes an item e times likelier"
+    )
+    exploration_pool: int = Field(
+        50, ge=1, le=1000, description="best-ranked items that exploration chooses from"
+    )
     sweep_users: int = Field(128, ge=1, description="profiles rebuilt in one slice of the sweep")
     commit_interval_s: float = Field(1.0, gt=0)
     stall_after_s: float = Field(60.0, gt=0, description="lag and no commit for so long: exit")
@@ -220,6 +232,37 @@ class LearnerSettings(BaseModel):
     )
 
 
+class RolloutSettings(BaseModel):
+    """How a candidate that passed the gate comes to serve everybody (docs/rollout.md)."""
+
+    model_config = FROZEN
+
+    mode: Literal["direct", "shadow", "canary"] = Field(
+        "canary",
+        description="direct: the gate alone decides; shadow: scored on live events before it "
+        "serves; canary: then served to a share of the users before it serves all",
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="chance of one wrong verdict in a stage, at any time"
+    )
+    tolerance: float = Field(
+        0.1, ge=0, lt=1, description="relative loss of NDCG@10 that counts as harm when exceeded"
+    )
+    level_tolerance: float = Field(
+        0.5, ge=0, lt=1, description="the same for a level of another time, which drifts"
+    )
+    canary_share: float = Field(0.1, gt=0, lt=1, description="part of the users in a canary")
+    shadow_events: int = Field(2_000, ge=1, description="scored events that end a shadow")
+    canary_events: int = Field(2_000, ge=1, description="ranked events that end a canary")
+    watch_events: int = Field(20_000, ge=1, description="scored events after a promotion")
+    stage_limit_s: float = Field(900.0, gt=0, description="time that ends a stage")
+    undecided: Literal["promote", "refuse"] = Field(
+        "promote", description="what follows a stage that ends without a verdict"
+    )
+    auto_rollback: bool = Field(True, description="roll a release back that does harm live")
+    window_s: float = Field(2.0, gt=0, description="time between two reports of a worker")
+
+
 class SecuritySettings(BaseModel):
     """Keys.  `signing_key` (learner) and `trusted_keys` (workers) are Ed25519, PEM files."""
 
@@ -262,6 +305,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     store: StoreSettings = StoreSettings()
     learner: LearnerSettings = LearnerSettings()
+    rollout: RolloutSettings = RolloutSettings()
     security: SecuritySettings = SecuritySettings()
     http: HttpSettings = HttpSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -153,7 +153,7 @@ def scores_before(
         if not block:
             continue
         kept = [np.arange(len(found[user])) for user in block]
-        profiles = _profiles_before(head, vectors, [sequences[user] for user in block], kept)
+        profiles = profiles_before(head, vectors, [sequences[user] for user in block], kept)
         for row, user in enumerate(block):
             items = sequences[user].items
             own = (profiles[row, : len(items)] * vectors[items]).sum(axis=1)
@@ -172,7 +172,7 @@ def _rank_block(
     ranks: list[Ints],
 ) -> None:
     kept = [np.flatnonzero(sequences[user].known()) for user in block]
-    profiles = _profiles_before(head, vectors, [sequences[u] for u in block], kept)
+    profiles = profiles_before(head, vectors, [sequences[u] for u in block], kept)
     pairs: list[tuple[int, int, int]] = []  # (row in block, position among kept, position)
     for row, user in enumerate(block):
         items = sequences[user].items[kept[row]]
@@ -198,7 +198,7 @@ def _rank_block(
             ranks[block[row]][position] = rank
 
 
-def _profiles_before(
+def profiles_before(
     head: Head, vectors: Floats, sequences: Sequence[UserSequence], kept: Sequence[Ints]
 ) -> Floats:
     """Profile before each known event.  Shapes: -> (B, S, D), S the longest of the block."""

@@ -119,8 +119,12 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One recommended item.  `propensity` is the probability with which policy chose it;
-    `probability`, where the release is calibrated, that an act on the item would be a positive one.
+    """One recommended item.
+
+    Where serving explores, `propensity` is the probability with which the policy put the item in
+    its slot, given the slots above, and `rank` the place that its score alone would give it, 0
+    for the best.  `probability`, where the release is calibrated: that an act on the item would
+    be a positive one.
     """
 
     item_id: str
@@ -129,6 +133,7 @@ class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reasons: list[Reason] = []
     propensity: float = 1.0
     probability: float | None = None
+    rank: int = 0
 
 
 class Recommendation(msgspec.Struct, frozen=True):
@@ -178,9 +183,10 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
 class ReleaseNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     """A release changed its status.  Topic `releases`, key `release_id`, compacted.
 
-    `status` is candidate, refused, serving, retired, rolled-back or erased.  The serving release
-    is the one whose `serving` notice has the highest `sequence`: notices are ordered by it, not
-    by arrival, so that a compacted topic read in any order gives one answer.
+    `status` is candidate, shadow, canary, serving, refused, retired, rolled-back or erased.  The
+    serving release is the one whose `serving` notice has the highest `sequence`: notices are
+    ordered by it, not by arrival, so that a compacted topic read in any order gives one answer.
+    `share` is the part of the users that a canary serves, beside its parent `parent_id`.
     """
 
     release_id: Id
@@ -191,6 +197,32 @@ class ReleaseNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     decided_at: float = 0.0
     reason: str = ""
     metrics: dict[str, float] = {}
+    share: float = 0.0
+
+
+class OutcomeCell(msgspec.Struct, frozen=True, gc=False):
+    """Ranked events of the users in one hash bucket: how many, how often the item was among the
+    first ten, the sum of their NDCG@10 and of its square."""
+
+    bucket: int
+    events: int
+    hits: int
+    gain: float
+    squared: float
+
+
+class OutcomeWindow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a release did live, at one worker, for a moment.  Topic `outcomes`, key `release_id`.
+
+    Sums only, never a user.  `refusal`: why this worker does not serve the release at all.
+    """
+
+    release_id: Id
+    worker: str
+    began_at: float
+    ended_at: float
+    cells: list[OutcomeCell] = []
+    refusal: str = ""
 
 
 _EVENT = msgspec.json.Decoder(Event)

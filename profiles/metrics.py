@@ -138,6 +138,16 @@ class WorkerMetrics:
             "Of these, how many the index proposed; their ratio is the recall",
             registry=registry,
         )
+        self.canary_share = Gauge(
+            "driftline_canary_share",
+            "Part of the users served by a canary here; 0 without one",
+            registry=registry,
+        )
+        self.outcome_windows = Counter(
+            "driftline_outcome_windows",
+            "Reports of live outcomes sent to the learner",
+            registry=registry,
+        )
         self.restore_remaining = Gauge(
             "driftline_restore_remaining_records",
             "Changelog records still to read before a partition is ready",
@@ -189,7 +199,7 @@ class LearnerMetrics:
         )
         self.rounds = Counter(
             "driftline_learning_rounds",
-            "Learning rounds (outcome: promoted, refused, failed)",
+            "Learning rounds (outcome: promoted, that is past the gate; refused; failed)",
             ["outcome"],
             registry=registry,
         )
@@ -219,4 +229,39 @@ class LearnerMetrics:
         )
         self.loss = Gauge(
             "driftline_training_loss", "Last training loss", ["phase"], registry=registry
+        )
+        self.rollout_stage = Gauge(
+            "driftline_rollout_stage",
+            "1 for the stage that a rollout is in (stage: shadow, canary, watch)",
+            ["stage"],
+            registry=registry,
+        )
+        self.rollout_decisions = Counter(
+            "driftline_rollout_decisions",
+            "Verdicts of rollouts (decision: canary, serving, refused, rolled-back)",
+            ["decision"],
+            registry=registry,
+        )
+        self.rollout_events = Gauge(
+            "driftline_rollout_events",
+            "Events that the stage has seen (evidence: paired by the learner, live by the workers)",
+            ["evidence"],
+            registry=registry,
+        )
+        self.rollout_ndcg10 = Gauge(
+            "driftline_rollout_ndcg10",
+            "NDCG@10 on the stage's events (evidence: paired, live; who: candidate, rival)",
+            ["evidence", "who"],
+            registry=registry,
+        )
+        self.rollout_odds = Gauge(
+            "driftline_rollout_log10_odds",
+            "Evidence against a hypothesis; a verdict at log10(2 / alpha) (shows: harm, no_harm)",
+            ["evidence", "shows"],
+            registry=registry,
+        )
+        self.rollbacks = Counter(
+            "driftline_auto_rollbacks",
+            "Releases rolled back because they did harm live",
+            registry=registry,
         )

@@ -72,6 +72,7 @@ class Topics:
     recommendations: str
     profiles: str
     releases: str
+    outcomes: str
     erasures: str
     receipts: str
 
@@ -86,6 +87,7 @@ class Topics:
             recommendations=f"{prefix}.recommendations.v1",
             profiles=f"{prefix}.profiles.v1",
             releases=f"{prefix}.releases.v1",
+            outcomes=f"{prefix}.outcomes.v1",
             erasures=f"{prefix}.erasures.v1",
             receipts=f"{prefix}.receipts.v1",
         )
@@ -158,6 +160,7 @@ def topic_specs(
         TopicSpec(names.recommendations, "user_id", partitions, "compact,delete", _WEEK_COMPACTED),
         TopicSpec(names.profiles, "user_id", partitions, "compact", _COMPACTED),
         TopicSpec(names.releases, "release_id", 1, "compact", _COMPACTED),
+        TopicSpec(names.outcomes, "release_id", 1, "delete", _aged(DAY_MS, HOUR_MS)),
         TopicSpec(names.erasures, "user_id", partitions, "delete", _MONTH),
         TopicSpec(names.receipts, "user_id", partitions, "delete", _MONTH),
     )

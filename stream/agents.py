@@ -16,10 +16,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from profiles.config import ServingSettings
 from profiles.errors import BadMessage
 from profiles.events import Receipt, decode_erasure, decode_request, decode_user, encode
+from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
+from profiles.space import Space
 from profiles.topics import Topics
 from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed
@@ -43,6 +47,7 @@ from stream.outputs import Cause
 from stream.partitions import Partitions
 from stream.publisher import Message, Publisher, Sent
 from stream.release_feed import ReleaseFeed
+from stream.reporting import Reporting
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
 
@@ -56,6 +61,7 @@ class Worker:
     catalogue: CatalogueFeed
     releases: ReleaseFeed
     indexer: Indexer
+    reporting: Reporting
     sweep: Sweep
     language_model: LanguageModel
     publisher: Publisher
@@ -127,7 +133,7 @@ async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
         if missing:
             await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
         while outcome is None:
-            await worker.catalogue.fill(worker.path.serving)
+            await worker.catalogue.fill_all()
             async with source.order:
                 decoded, outcome = await worker.state.run(
                     _apply_known, worker, source, chunk, decoded
@@ -173,10 +179,12 @@ def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Ou
 
 
 def _encoded(worker: Worker, decoded: Decoded) -> bool:
-    """Whether the item of every event is known and has a vector in the serving space."""
+    """Whether the item of every event is known and has a vector in every resident space."""
     rows = item_rows(decoded, worker.path.catalog)
-    # The serving space covers the whole catalogue: `_flip` and every item message see to that.
-    return bool((rows >= 0).all() and worker.path.serving.known[rows].all())
+    # Resident spaces cover the whole catalogue: a flip and every item message see to that.
+    return bool(
+        (rows >= 0).all() and all(space.known[rows].all() for space in worker.path.resident)
+    )
 
 
 async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
@@ -219,23 +227,36 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
         except BadMessage as error:
             dead.append(DeadLetter(record, error.reason, str(error)))
     sent = Sent()
-    if declared:
-        # A swap may happen while the text is being encoded: then its vector is of the old
-        # space, is recognised as such wherever it is read, and is encoded again here.
-        while True:
-            space = worker.path.serving
-            texts = await worker.language_model.encode(
-                space.release.adapter_directory, list(declared.values())
-            )
-            if space is worker.path.serving:
-                break
+    for space, users, texts in await _encode_declared(worker, declared):
         async with source.order:
             changed = await worker.state.run(
-                worker.path.declare, source, list(declared.items()), texts, space, time.time()
+                worker.path.declare, source, users, texts, space, time.time()
             )
             await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
     await _send_dead(worker, sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, event, None)
+
+
+async def _encode_declared(
+    worker: Worker, declared: dict[bytes, str]
+) -> list[tuple[Space, list[tuple[bytes, str]], Floats]]:
+    """What users declared, encoded in the space that serves each of them.
+
+    A swap may happen while a text is being encoded: then its vector is of the old space, is
+    recognised as such wherever it is read, and is encoded again here.
+    """
+    while True:
+        arrangement = worker.path.arrangement
+        found = []
+        for arm in worker.path.arms(list(declared)) if declared else ():
+            pairs = list(declared.items())
+            users = [pairs[at] for at in np.flatnonzero(arm.members).tolist()]
+            if users:
+                adapter = arm.space.release.adapter_directory
+                texts = await worker.language_model.encode(adapter, [text for _, text in users])
+                found.append((arm.space, users, texts))
+        if arrangement == worker.path.arrangement:
+            return found
 
 
 async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:

@@ -131,6 +131,7 @@ class _Process:
                 asyncio.create_task(self._guard(self._flush(worker)), name="flush"),
                 asyncio.create_task(self._guard(worker.sweep.run()), name="sweep"),
                 asyncio.create_task(self._guard(worker.indexer.run()), name="index"),
+                asyncio.create_task(self._guard(worker.reporting.run()), name="reporting"),
                 asyncio.create_task(
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
                 ),

@@ -26,6 +26,7 @@ from stream.language_model import LanguageModel
 from stream.partitions import Partitions
 from stream.publisher import Publisher
 from stream.release_feed import ReleaseFeed
+from stream.reporting import Reporting
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
 
@@ -123,6 +124,9 @@ def build_worker(
         metrics,
         sweep_everyone,
     )
+    reporting = Reporting(
+        path, feed, publisher, state, metrics, topics.outcomes, directory.name, settings.rollout
+    )
     rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
     return Worker(
         path,
@@ -130,6 +134,7 @@ def build_worker(
         catalogue,
         feed,
         indexer,
+        reporting,
         sweep,
         language_model,
         publisher,

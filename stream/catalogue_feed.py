@@ -63,8 +63,7 @@ class CatalogueFeed:
                 self._metrics.dead_letters.labels(chunk.topic, letter.reason).inc()
         self._metrics.items.set(len(self._path.catalog))
         self._broadcast.handled(chunk)
-        if self._path.space is not None:
-            await self.fill(self._path.space)
+        await self.fill_all()
 
     async def read_all(self) -> None:
         """Set `ready` once everything that stands in the topic now has been taken."""
@@ -80,6 +79,11 @@ class CatalogueFeed:
                     if items <= self._path.catalog.rows.keys():
                         return
                     await asyncio.sleep(0.05)
+
+    async def fill_all(self) -> None:
+        """Encode what is missing in any space that serves somebody."""
+        for space in self._path.resident:
+            await self.fill(space)
 
     async def fill(self, space: Space) -> None:
         """Encode every item that has no vector in this space yet."""
@@ -105,8 +109,8 @@ class CatalogueFeed:
                 dead.append(DeadLetter(record, error.reason, str(error)))
                 continue
             catalog.put(item)
-        if self._path.space is not None:
-            self._path.space.extend()
+        for space in self._path.resident:
+            space.extend()
         return dead
 
 

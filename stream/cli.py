@@ -33,7 +33,7 @@ app = typer.Typer(
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
-releases_app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back.")
+releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promote and roll back.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
 
@@ -270,6 +270,23 @@ def oracle(
         raise typer.Exit(1)
 
 
+@app.command()
+def earnings(
+    within_s: Annotated[
+        float, typer.Option(help="An item taken so long after it was shown counts.", min=0)
+    ] = 86_400.0,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """What a recommended slot earned, and what it would have earned without exploration.
+
+    Example: `driftline earnings --within-s 3600`
+    """
+    from learner.earnings import read_earnings
+
+    _print_json(read_earnings(read_settings(config, bootstrap), within_s))
+
+
 @releases_app.command("list")
 def releases_list(
     config: Config = None, bootstrap: Bootstrap = None, as_json: AsJson = False
@@ -316,15 +333,39 @@ def releases_show(
     _print_json(show_release(read_settings(config, bootstrap), release_id))
 
 
+@releases_app.command("status")
+def releases_status(
+    config: Config = None, bootstrap: Bootstrap = None, as_json: AsJson = False
+) -> None:
+    """What serves, which candidate is on its way, and how both do live.
+
+    Example: `driftline releases status --json`
+    """
+    from learner.rollout.telling import in_words, read_status
+
+    status = read_status(read_settings(config, bootstrap))
+    if as_json:
+        _print_json(status)
+    else:
+        print(in_words(status))
+
+
 @releases_app.command("promote")
-def releases_promote(release_id: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Make a release the serving one, whatever the gate said.
+def releases_promote(
+    release_id: str,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if it was refused or rolled back.")
+    ] = False,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Make a release the serving one now, without shadow or canary.
 
     Example: `driftline releases promote r00002-0123456789abcdef`
     """
     from learner.releases_cli import promote
 
-    _print_json(promote(read_settings(config, bootstrap), release_id))
+    _print_json(promote(read_settings(config, bootstrap), release_id, force=force))
 
 
 @releases_app.command("rollback")

@@ -52,6 +52,7 @@ CHANNELS = (
     Channel("recommendations", events.Recommendation, False, "Answers, to events and requests."),
     Channel("receipts", events.Receipt, False, "What was erased, where and when."),
     Channel("releases", events.ReleaseNotice, None, "Which model release serves."),
+    Channel("outcomes", events.OutcomeWindow, None, "How releases do live, as sums."),
     Channel("profiles", None, None, "Changelog of the workers' stores; its bytes are internal."),
 )
 

@@ -17,23 +17,22 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from profiles.applying import Applied, Batch, apply_batch
+from profiles.applying import Applied, Batch
 from profiles.catalog import Catalog, Rows
 from profiles.config import ServingSettings
 from profiles.events import Request, key64
 from profiles.head import Floats, embed_items
 from profiles.metrics import WorkerMetrics
-from profiles.rebuild import rebuild, stale_rows
+from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
 from profiles.store import PartitionStore
+from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import Decoded, to_batch
 from stream.due import Owed, choose
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
-
-HIT_RANKS = 10
 
 
 @dataclass(slots=True)
@@ -76,7 +75,10 @@ class Loaded:
 
 
 class EventPath:
-    """Applies batches.  `space` is the one reference that a swap flips."""
+    """Applies batches.  `space` and `canary` are flipped together, between two batches.
+
+    `outcomes`: ranked events by release since they were last taken away and reported.
+    """
 
     def __init__(
         self,
@@ -89,6 +91,8 @@ class EventPath:
         self.layout = layout
         self.catalog = catalog
         self.space: Space | None = None
+        self.canary: Canary | None = None
+        self.outcomes: dict[str, OutcomeSums] = {}
         self._settings = settings
         self._actions = actions
         self._action_names = list(actions)
@@ -102,6 +106,21 @@ class EventPath:
         """The serving space; batches come only once there is one."""
         assert self.space is not None, "events are fetched only while a release serves"
         return self.space
+
+    @property
+    def resident(self) -> list[Space]:
+        """Every space that serves somebody: each must cover the whole catalogue."""
+        canary = [self.canary.space] if self.canary is not None else []
+        return [self.space, *canary] if self.space is not None else []
+
+    @property
+    def arrangement(self) -> tuple[Space | None, Canary | None]:
+        """What serves whom: compare it to see whether anything was flipped meanwhile."""
+        return self.space, self.canary
+
+    def arms(self, users: Sequence[bytes]) -> list[Arm]:
+        """Which space serves which of these users."""
+        return split(self.serving, self.canary, users)
 
     def load(self, store: PartitionStore, users: Sequence[bytes]) -> Loaded:
         """Profiles of users; a new user gets an empty one."""
@@ -117,20 +136,23 @@ class EventPath:
     ) -> Outcome:
         """Apply a chunk's events; `end` is the offset after its last record, and `behind` how
         many records of the partition are still to be read."""
-        space = self.serving
         batch, users = to_batch(decoded, self.catalog, self._actions)
+        arms = self.arms(users)
         loaded = self.load(source.store, users)
-        stale = (loaded.records["release"] != space.key) & (loaded.records["events"] > 0)
-        self._metrics.profiles_rebuilt.labels("touch").inc(float(stale.sum()))
-        applied = apply_batch(
+        touched = stale(loaded.records, arms) & (loaded.records["events"] > 0)
+        self._metrics.profiles_rebuilt.labels("touch").inc(float(touched.sum()))
+        parts = apply_to_arms(
             loaded.records,
             batch,
-            space,
+            arms,
             self.catalog,
             source.topic_key,
             self._settings.prequential_share,
         )
-        self._count(batch, applied, space)
+        applied = joined(parts)
+        self._count(batch, applied)
+        for arm, part in zip(arms, parts, strict=True):
+            self._count_ranks(arm.space, [users[row] for row in batch.users[part.ranked]], part)
         source.owed.note_position(behind, self._settings, now_s)
         due = choose(
             source.owed,
@@ -145,9 +167,8 @@ class EventPath:
         )
         fresh = due.rows[: due.fresh]
         self._note_outputs(loaded, fresh, due.causes[: due.fresh], due.event_keys, now_s)
-        again = due.rows[loaded.records["release"][due.rows] != space.key]
-        rebuild(loaded.records, again, space, self.catalog)
-        outputs = self._recommend(loaded, due.rows, due.causes, space, now_s)
+        rebuild_stale(loaded.records, arms, self.catalog, due.rows)
+        outputs = self._recommend(loaded, due.rows, due.causes, arms, now_s)
         changed = self._save(source, loaded, end, now_s)
         return Outcome(changed, outputs)
 
@@ -155,17 +176,19 @@ class EventPath:
         self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float
     ) -> list[Message]:
         """Answer requests from the stored profiles, which they do not change."""
-        space = self.serving
-        loaded = self.load(source.store, [user for user, _, _ in requests])
-        rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        users = [user for user, _, _ in requests]
+        arms = self.arms(users)
+        loaded = self.load(source.store, users)
+        rebuild_stale(loaded.records, arms, self.catalog)
         return [
             Message(
-                user,
+                users[at],
                 self._recommender.for_request(
-                    loaded.records[at : at + 1], request, cause, space, now_s
+                    loaded.records[at : at + 1], requests[at][1], requests[at][2], arm.space, now_s
                 ),
             )
-            for at, (user, request, cause) in enumerate(requests)
+            for arm in arms
+            for at in np.flatnonzero(arm.members).tolist()
         ]
 
     def flush_due(self, source: Source, now_s: float, everything: bool = False) -> Outcome:
@@ -175,15 +198,16 @@ class EventPath:
         waiting = source.owed.take(self._settings, now_s, everything)
         if not waiting:
             return Outcome([], [])
+        arms = self.arms(list(waiting))
         loaded = self.load(source.store, list(waiting))
-        rebuild(loaded.records, stale_rows(loaded.records, self.space), self.space, self.catalog)
+        rebuild_stale(loaded.records, arms, self.catalog)
         rows = np.arange(len(waiting))
         causes = [
             Cause("event", w.event_id, source.topic_id, source.number, w.offset, w.event_ts)
             for w in waiting.values()
         ]
         self._note_outputs(loaded, rows, causes, [w.event_key for w in waiting.values()], now_s)
-        outputs = self._recommend(loaded, rows, causes, self.space, now_s)
+        outputs = self._recommend(loaded, rows, causes, arms, now_s)
         return Outcome(self._save(source, loaded, None, now_s), outputs)
 
     def declare(
@@ -200,9 +224,10 @@ class EventPath:
         """
         if source.closed:  # while the texts were encoded
             return []
-        loaded = self.load(source.store, [user for user, _ in users])
-        if space is self.space:
-            rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        names = [user for user, _ in users]
+        loaded = self.load(source.store, names)
+        mine = [arm for arm in self.arms(names) if arm.space is space]
+        rebuild_stale(loaded.records, mine, self.catalog)
         dim = self.layout.dim
         nothing = np.zeros(len(users), dtype=np.float32)
         vectors = embed_items(
@@ -217,13 +242,12 @@ class EventPath:
 
     def sweep(
         self, source: Source, after: bytes | None, count: int, now_s: float
-    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str]]]:
+    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str, Space]]]:
         """Rebuild the next slice of stale profiles.
 
         Returns: changelog messages, the last user looked at (None at the end), and users whose
-        declared interests need encoding in the new space.
+        declared interests need encoding, each with the space that serves her.
         """
-        space = self.serving
         if source.closed:
             return [], None, []
         users: list[bytes] = []
@@ -231,20 +255,21 @@ class EventPath:
         for looked, (user, payload) in enumerate(source.store.scan(after), start=1):
             last = user
             # Read straight from the bytes: most profiles are already rebuilt.
-            if not self._is_current(payload, space):
+            if not self._is_current(user, payload):
                 users.append(user)
             if len(users) >= count or looked >= 32 * count:
                 break
         else:
             last = None
+        arms = self.arms(users)
         loaded = self.load(source.store, users)
-        rebuild(loaded.records, stale_rows(loaded.records, space), space, self.catalog)
+        rebuild_stale(loaded.records, arms, self.catalog)
+        interests = loaded.records["interest_release"]
         wanting = [
-            (user, tail.decode())
-            for user, tail, release in zip(
-                users, loaded.tails, loaded.records["interest_release"], strict=True
-            )
-            if tail and release != space.key
+            (users[at], loaded.tails[at].decode(), arm.space)
+            for arm in arms
+            for at in np.flatnonzero(arm.members & (interests != arm.space.key)).tolist()
+            if loaded.tails[at]
         ]
         self._metrics.profiles_rebuilt.labels("sweep").inc(len(users))
         return self._save(source, loaded, None, now_s), last, wanting
@@ -265,8 +290,8 @@ class EventPath:
         source.store.flush()
         return [Message(user, None) for user in users], found
 
-    def _is_current(self, payload: bytes, space: Space) -> bool:
-        """Whether profile and interest are of this space.
+    def _is_current(self, user: bytes, payload: bytes) -> bool:
+        """Whether profile and interest are of the space that serves this user.
 
         An event may have rebuilt the profile of a user whose interest still waits for its text
         to be encoded again.
@@ -277,7 +302,15 @@ class EventPath:
             np.frombuffer(payload, dtype=kind, count=1, offset=at)[0]
             for kind, at, *_ in (fields["release"], fields["interest_release"])
         )
-        return bool(release == space.key and interest in (0, space.key))
+        key = self.serving.key
+        if self.canary is not None and self.arms([user])[1].members[0]:
+            key = self.canary.space.key
+        return bool(release == key and interest in (0, key))
+
+    def take_outcomes(self) -> dict[str, OutcomeSums]:
+        """Ranked events by release since the last call."""
+        taken, self.outcomes = self.outcomes, {}
+        return taken
 
     @staticmethod
     def _note_outputs(
@@ -288,16 +321,26 @@ class EventPath:
         loaded.records["emit_ms"][rows] = int(now_s * 1000.0)
 
     def _recommend(
-        self, loaded: Loaded, rows: Rows, causes: Sequence[Cause], space: Space, now_s: float
+        self,
+        loaded: Loaded,
+        rows: Rows,
+        causes: Sequence[Cause],
+        arms: Sequence[Arm],
+        now_s: float,
     ) -> list[Message]:
-        users = [loaded.users[row] for row in rows.tolist()]
-        payloads = self._recommender.for_events(
-            loaded.records[rows], [user.decode() for user in users], causes, space, now_s
-        )
+        messages: list[Message] = []
+        for arm in arms:
+            at = arm.among(rows)
+            mine, why = rows[at], [causes[position] for position in at.tolist()]
+            users = [loaded.users[row] for row in mine.tolist()]
+            payloads = self._recommender.for_events(
+                loaded.records[mine], [user.decode() for user in users], why, arm.space, now_s
+            )
+            messages += [Message(*pair) for pair in zip(users, payloads, strict=True)]
+            self._check_candidates(loaded.records[mine], arm.space)
         for cause in causes:
             self._metrics.recommendations.labels(cause.kind).inc()
-        self._check_candidates(loaded.records[rows], space)
-        return [Message(user, payload) for user, payload in zip(users, payloads, strict=True)]
+        return messages
 
     def _check_candidates(self, records: Records, space: Space) -> None:
         """Rank a sample of recommendations exactly, too: the recall of the index, live."""
@@ -334,7 +377,7 @@ class EventPath:
             Message(user, payload) for user, payload in zip(loaded.users, payloads, strict=True)
         ]
 
-    def _count(self, batch: Batch, applied: Applied, space: Space) -> None:
+    def _count(self, batch: Batch, applied: Applied) -> None:
         metrics = self._metrics
         counts = np.bincount(batch.actions[applied.applied], minlength=len(self._action_names))
         for name, count in zip(self._action_names, counts.tolist(), strict=True):
@@ -344,10 +387,14 @@ class EventPath:
             metrics.duplicates.labels("offset").inc(len(applied.replayed))
         if len(applied.repeated):
             metrics.duplicates.labels("id").inc(len(applied.repeated))
-        if len(applied.ranks):
-            hits = applied.ranks < HIT_RANKS
-            metrics.evaluated.labels(space.release_id).inc(len(applied.ranks))
-            metrics.hits.labels(space.release_id).inc(float(hits.sum()))
-            metrics.gain.labels(space.release_id).inc(
-                float((1.0 / np.log2(2.0 + applied.ranks[hits])).sum())
-            )
+
+    def _count_ranks(self, space: Space, users: Sequence[bytes], applied: Applied) -> None:
+        """Note how a release did.  `users`: whose event each rank belongs to."""
+        if not len(applied.ranks):
+            return
+        sums = self.outcomes.setdefault(space.release_id, OutcomeSums())
+        events, hits, gain = sums.add(users, applied.ranks)
+        metrics = self._metrics
+        metrics.evaluated.labels(space.release_id).inc(events)
+        metrics.hits.labels(space.release_id).inc(hits)
+        metrics.gain.labels(space.release_id).inc(gain)

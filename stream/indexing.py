@@ -63,8 +63,8 @@ class Indexer:
             )
 
     async def run(self) -> None:
-        """Keep the serving space's index fit for the catalogue as it grows."""
+        """Keep the indexes of whatever serves fit for the catalogue as it grows."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._path.space is not None:
-                await self.index(self._path.space)
+            for space in self._path.resident:
+                await self.index(space)

@@ -24,6 +24,7 @@ from profiles.events import (
     encode,
     output_id,
 )
+from profiles.exploration import Policy, Slates, explore
 from profiles.scoring import Ranked, history_shares, recommend
 from profiles.space import Space
 from profiles.state import Records, read_history
@@ -50,6 +51,14 @@ class Recommender:
     catalog: Catalog
     settings: ServingSettings
 
+    @property
+    def policy(self) -> Policy:
+        """How slots are filled."""
+        serving = self.settings
+        return Policy(
+            serving.exploration, serving.exploration_epsilon, serving.exploration_temperature
+        )
+
     def for_events(
         self,
         records: Records,
@@ -62,16 +71,26 @@ class Recommender:
         if not len(records):
             return []
         allowed = self.catalog.available & space.known
-        ranked = recommend(records, space, allowed, self.settings.k, self.settings.exclude_seen)
-        return self._messages(records, users, causes, ranked, space, now_s)
+        return self._answer(
+            records,
+            users,
+            causes,
+            allowed,
+            self.settings.k,
+            self.settings.exclude_seen,
+            space,
+            now_s,
+        )
 
     def for_request(
         self, record: Records, request: Request, cause: Cause, space: Space, now_s: float
     ) -> bytes:
         """The answer to one request, its filters applied."""
         allowed = self.allowed(request, space)
-        ranked = recommend(record, space, allowed, request.k, request.filters.exclude_seen)
-        return self._messages(record, [request.user_id], [cause], ranked, space, now_s)[0]
+        exclude_seen = request.filters.exclude_seen
+        return self._answer(
+            record, [request.user_id], [cause], allowed, request.k, exclude_seen, space, now_s
+        )[0]
 
     def allowed(self, request: Request, space: Space) -> npt.NDArray[np.bool_]:
         """Items that a request's filters leave.  Shapes: -> (N,)."""
@@ -87,6 +106,30 @@ class Recommender:
         allowed[excluded] = False
         return allowed
 
+    def _answer(
+        self,
+        records: Records,
+        users: Sequence[str],
+        causes: Sequence[Cause],
+        allowed: npt.NDArray[np.bool_],
+        k: int,
+        exclude_seen: bool,
+        space: Space,
+        now_s: float,
+    ) -> list[bytes]:
+        """Rank, explore if that is asked for, and write the messages."""
+        if self.policy.kind == "off":
+            ranked = recommend(records, space, allowed, k, exclude_seen)
+            return self._messages(records, users, causes, ranked, space, now_s)
+        most = max(k, self.settings.exploration_pool)
+        pool = recommend(records, space, allowed, most, exclude_seen)
+        names = [
+            output_id(cause.topic_id, cause.partition, cause.offset, space.release_id)
+            for cause in causes
+        ]
+        slates = explore(pool, k, self.policy, names)
+        return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
+
     def _messages(
         self,
         records: Records,
@@ -95,6 +138,7 @@ class Recommender:
         ranked: Ranked,
         space: Space,
         now_s: float,
+        slates: Slates | None = None,
     ) -> list[bytes]:
         history_rows = self._history_rows(records, space)
         columns, weights = history_shares(ranked, history_rows, space, self.settings.reasons)
@@ -103,6 +147,8 @@ class Recommender:
         shares = np.round(weights.astype(np.float64), 4).tolist()
         rows, scores = ranked.rows.tolist(), np.round(ranked.scores.astype(np.float64), 5).tolist()
         chances = self._chances(ranked, space)
+        plain = [[(1.0, 0)] * ranked.rows.shape[1]] * len(ranked.rows)
+        shown = plain if slates is None else slates.logged()
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
         return [
@@ -116,6 +162,7 @@ class Recommender:
                             rows[at],
                             scores[at],
                             chances[at],
+                            shown[at],
                             past_rows[at],
                             shares[at],
                             strict=True,
@@ -161,6 +208,7 @@ class Recommender:
         row: int,
         score: float,
         chance: float | None,
+        shown: tuple[float, int],
         past_rows: list[int],
         shares: list[float],
     ) -> ScoredItem:
@@ -174,8 +222,9 @@ class Recommender:
                 reasons.append(
                     Reason("history", share, past.item_id, past.title, _shared_tag(item, past))
                 )
+        propensity, rank = shown
         why = reasons or _POPULAR
-        return ScoredItem(item.item_id, score, item.title, why, probability=chance)
+        return ScoredItem(item.item_id, score, item.title, why, propensity, chance, rank)
 
 
 _POPULAR = [Reason("popular", 1.0)]

@@ -1,12 +1,14 @@
 """A release, from its notice to serving: fetch, verify, load beside, flip, rebuild.
 
 Every worker hears every notice.  The serving release is the one whose `serving` notice has the
-highest sequence; anything else is history.  A release is loaded beside the serving one while
-events flow, and one reference is flipped on the state thread, between two batches.  Profiles are
-then rebuilt from their own history: on first touch, and by a paced sweep for everyone else.  The
-previous space stays in memory, so a rollback to it needs no load.
+highest sequence, and beside it a child of it may be a canary, served to a share of the users;
+anything else is history.  A release is loaded beside the serving one while events flow, and who
+serves whom is flipped on the state thread, between two batches.  Profiles are then rebuilt from
+their own history: on first touch, and by a paced sweep for everyone else.  The previous space stays
+in memory, so a rollback to it needs no load.
 
-A release that fails any check is refused by name, counted, and the old one goes on serving.
+A release that fails any check is refused by name, counted, told to the learner, and whoever served
+its users before goes on serving them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from profiles.registry import ReleaseStore
 from profiles.release import Expected, Release, check_probe, open_release
 from profiles.signing import check_signature
 from profiles.space import Space
+from stream.arms import Canary
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
 from stream.event_path import EventPath
@@ -75,6 +78,7 @@ class ReleaseFeed:
         self._changed = asyncio.Event()
         self._previous: Space | None = None
         self.refusal: str | None = None
+        self._reasons: dict[str, str] = {}
 
     def take(self, chunk: Chunk) -> None:
         """Read notices; of one release, the one with the highest sequence counts, then the last."""
@@ -94,11 +98,26 @@ class ReleaseFeed:
 
     def wanted(self) -> ReleaseNotice | None:
         """The newest `serving` notice whose release was not refused here."""
+        return self._newest("serving")
+
+    def wanted_canary(self, serving: str) -> ReleaseNotice | None:
+        """The newest `canary` notice of a child of what serves, if it was not refused here."""
+        notice = self._newest("canary")
+        return notice if notice is not None and notice.parent_id == serving else None
+
+    def refused_canaries(self) -> dict[str, str]:
+        """Candidates that others may serve and this worker does not, and why."""
+        return {
+            notice.release_id: self._reasons.get(notice.release_id, "refused before")
+            for notice in self._notices.values()
+            if notice.status == "canary" and (notice.release_id, notice.sequence) in self._refused
+        }
+
+    def _newest(self, status: str) -> ReleaseNotice | None:
         candidates = [
             notice
             for notice in self._notices.values()
-            if notice.status == "serving"
-            and (notice.release_id, notice.sequence) not in self._refused
+            if notice.status == status and (notice.release_id, notice.sequence) not in self._refused
         ]
         # By name where two have one sequence, as in `learner.release_log`.
         return max(
@@ -108,27 +127,55 @@ class ReleaseFeed:
     async def follow(self) -> None:
         """Swap to whatever is wanted, for as long as the worker lives."""
         while True:
-            notice = self.wanted()
-            serving = self._path.space
-            if notice is None or (serving and serving.release_id == notice.release_id):
+            if not await self._step():
                 await self._changed.wait()
                 self._changed.clear()
-            elif await self._swap(notice):
-                self._on_swap()
-            else:
-                # While nothing serves yet, the next best release gets its chance.
-                self._refused.add((notice.release_id, notice.sequence))
 
-    async def _swap(self, notice: ReleaseNotice) -> bool:
+    async def _step(self) -> bool:
+        """Bring one release nearer to what the notices say.  Returns: whether there was a need."""
+        notice, serving, canary = self.wanted(), self._path.space, self._path.canary
+        if notice is None:
+            return False
+        beside = self.wanted_canary(notice.release_id)
+        if serving is None or serving.release_id != notice.release_id:
+            return await self._try(notice, self._serve)
+        if beside is None:
+            if canary is not None:
+                await self._state.run(self._end_canary)
+                log.info("canary ended", release=canary.space.release_id)
+                self._on_swap()
+            return False
+        shown = None if canary is None else (canary.space.release_id, canary.share)
+        if shown != (beside.release_id, beside.share):
+            return await self._try(beside, self._add_canary)
+        return False
+
+    async def _try(
+        self, notice: ReleaseNotice, flip: Callable[[ReleaseNotice, Space], bool]
+    ) -> bool:
+        """Prepare a release and let it serve; what fails a check is not tried again."""
+        if not await self._swap(notice, flip):
+            # While nothing serves yet, the next best release gets its chance.
+            self._refused.add((notice.release_id, notice.sequence))
+        else:
+            self._on_swap()
+        return True
+
+    async def _swap(
+        self, notice: ReleaseNotice, flip: Callable[[ReleaseNotice, Space], bool]
+    ) -> bool:
         serving = self._path.space
         try:
             space = await self._prepare(notice)
         except ReleaseRefused as error:
             self._metrics.releases_refused.labels(error.reason).inc()
-            self.refusal = f"release {notice.release_id} was refused: {error}"
+            if notice.status == "serving":
+                self.refusal = f"release {notice.release_id} was refused: {error}"
+            self._reasons[notice.release_id] = str(error)
             log.error(
                 "release refused",
                 release=notice.release_id,
+                status=notice.status,
                 reason=error.reason,
                 error=str(error),
                 serving=serving.release_id if serving else None,
@@ -141,21 +188,24 @@ class ReleaseFeed:
             # In the background; while it is built, the old release serves and items may come.
             await self._indexer.index(space)
             started = time.perf_counter()
-            if await self._state.run(self._flip, space):
+            if await self._state.run(flip, notice, space):
                 break
         self._metrics.swap_seconds.labels("flip").observe(time.perf_counter() - started)
-        if serving is not None:
-            self._metrics.swaps.inc()
         manifest = space.release.manifest
-        self._metrics.release.info({"release_id": space.release_id})
-        self._metrics.release_sequence.set(manifest.sequence)
-        self._metrics.release_created.set(manifest.created_at)
-        log.info("release serving", release=space.release_id, parent=manifest.parent_id)
+        log.info(f"release {notice.status}", release=space.release_id, parent=manifest.parent_id)
+        if notice.status == "serving":
+            if serving is not None:
+                self._metrics.swaps.inc()
+            self._metrics.release.info({"release_id": space.release_id})
+            self._metrics.release_sequence.set(manifest.sequence)
+            self._metrics.release_created.set(manifest.created_at)
         return True
 
     async def _prepare(self, notice: ReleaseNotice) -> Space:
-        if self._previous is not None and self._previous.release_id == notice.release_id:
-            return self._previous
+        canary = self._path.canary
+        for space in (self._previous, canary.space if canary is not None else None):
+            if space is not None and space.release_id == notice.release_id:
+                return space
         with self._metrics.swap_seconds.labels("fetch").time():
             directory = await self._fetch(notice.release_id)
         with self._metrics.swap_seconds.labels("verify").time():
@@ -190,9 +240,23 @@ class ReleaseFeed:
         check_signature(release.manifest, self._trusted)
         return release
 
-    def _flip(self, space: Space) -> bool:
-        """On the state thread: serve this space, unless an item arrived that it does not know."""
+    # On the state thread; false when an item arrived that the space does not know.
+
+    def _serve(self, notice: ReleaseNotice, space: Space) -> bool:
         if len(space.extend()):
             return False
         self._previous, self._path.space = self._path.space, space
+        # Whatever it was a candidate for has been decided.
+        self._end_canary()
         return True
+
+    def _add_canary(self, notice: ReleaseNotice, space: Space) -> bool:
+        if len(space.extend()):
+            return False
+        self._path.canary = Canary(space, notice.share)
+        self._metrics.canary_share.set(notice.share)
+        return True
+
+    def _end_canary(self) -> None:
+        self._path.canary = None
+        self._metrics.canary_share.set(0.0)

@@ -55,7 +55,7 @@ class Sweep:
         while True:
             source = await self._queue.get()
             started = time.perf_counter()
-            users = await self._partition(source, self._path.serving)
+            users = await self._partition(source)
             if self._queue.empty():
                 self._metrics.profiles_stale.set(0)
             if users:
@@ -67,10 +67,11 @@ class Sweep:
                     seconds=round(time.perf_counter() - started, 3),
                 )
 
-    async def _partition(self, source: Source, space: Space) -> int:
+    async def _partition(self, source: Source) -> int:
         """Rebuild one partition; another swap meanwhile ends it, since that queues it again."""
+        arrangement = self._path.arrangement
         after: bytes | None = None
-        wanting: list[tuple[bytes, str]] = []
+        wanting: list[tuple[bytes, str, Space]] = []
         users = 0
 
         async def rebuilt() -> Outcome:
@@ -80,12 +81,14 @@ class Sweep:
             )
             return Outcome(messages, [])
 
-        while space is self._path.space:
+        while arrangement == self._path.arrangement:
             outcome = await self._delivery.change(source, rebuilt())
             users += len(outcome.changelog)
             self._metrics.profiles_stale.dec(len(outcome.changelog))
-            if wanting:
-                await self._declare(source, wanting, space)
+            for space in self._path.resident:
+                mine = [(user, text) for user, text, serving in wanting if serving is space]
+                if mine:
+                    await self._declare(source, mine, space)
             if after is None:
                 break
         return users
@@ -98,7 +101,8 @@ class Sweep:
         )
 
         async def declared() -> Outcome:
-            if space is not self._path.space:
+            # Gone meanwhile: the next sweep encodes these texts for whoever serves then.
+            if space not in self._path.resident:
                 return Outcome([], [])
             messages = await self._state.run(
                 self._path.declare, source, wanting, texts, space, time.time()

@@ -20,6 +20,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from learner.bootstrap import bootstrap_release
+from learner.release_log import read_board
 from profiles.config import Settings, load_settings
 from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_json, encode
 from profiles.registry import ReleaseStore
@@ -51,8 +52,8 @@ class WorkerProcess:
         return self.log.read_text()
 
     def url(self, page: str) -> str:
-        lines = [line for line in self.text.splitlines() if "worker starting" in line]
-        port = lines[-1].split("http=")[1].split()[0]
+        lines = [line for line in self.text.splitlines() if " starting" in line and "http=" in line]
+        port = lines[-1].split("http=")[1].split()[0].rpartition(":")[2]
         return f"http://127.0.0.1:{port}/{page}"
 
     def is_ready(self) -> bool:
@@ -94,7 +95,6 @@ class Deployment:
     topics: Topics
     producer: KafkaProducer
     workers: list[WorkerProcess] = field(default_factory=list)
-    notices: int = 0
 
     @property
     def store(self) -> ReleaseStore:
@@ -113,9 +113,27 @@ class Deployment:
         self.workers.append(worker)
         return worker
 
-    def announce(self, release_id: str, status: str = "serving") -> None:
-        self.notices += 1
-        notice = ReleaseNotice(release_id, status, self.notices, self.settings.store.releases)
+    def start_learner(self, **environment: str) -> WorkerProcess:
+        """`driftline learn` in a process of its own; environment variables are its settings."""
+        log = self.root / f"learner-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stream", "learn"],
+                env={**self.environment, **environment},
+                stderr=output,
+                stdout=output,
+            )
+        learner = WorkerProcess(process, log)
+        self.workers.append(learner)
+        return learner
+
+    def announce(
+        self, release_id: str, status: str = "serving", parent: str | None = None, share: float = 0
+    ) -> None:
+        sequence = read_board(self.settings).next_sequence()
+        notice = ReleaseNotice(
+            release_id, status, sequence, self.settings.store.releases, parent, share=share
+        )
         self.send(self.topics.releases, release_id, encode(notice))
 
     def new_release(self, seed: int) -> str:

@@ -27,6 +27,7 @@ NEXT_ROUND = 0.22
 LORA_STEPS, LORA_ITEMS = 10, 64
 """A quarter of the usual language-model steps, two thirds of the texts in each: on two busy cores
 the usual ones alone take two minutes of every round."""
+STAGE_LIMIT_S = 15.0
 OURS = (
     "DRIFTLINE_BROKER__BOOTSTRAP",
     "DRIFTLINE_TOPICS__PREFIX",
@@ -72,6 +73,8 @@ def make_setup(root: Path, bootstrap: str, events: int) -> Setup:
             "lora_steps": LORA_STEPS,
             "lora_items": LORA_ITEMS,
         },
+        # Rounds come minutes apart here, so a candidate's stages may take seconds only.
+        "rollout": {"shadow_events": 500, "canary_events": 300, "stage_limit_s": STAGE_LIMIT_S},
     }
     lines = ["# The settings of this demo; use it with --config."]
     for section, values in sections.items():

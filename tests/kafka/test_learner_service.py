@@ -170,6 +170,7 @@ def world(kafka: object, topics: str, tiny_language_model: Path, tmp_path: Path)
             "sequence_length": 12, "epochs": 4, "lora_steps": 3, "lora_items": 8,
             "head_lr": 0.02, "device": "cpu",
         },
+        rollout={"mode": "direct"},
     )  # fmt: skip
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=5)
     yield World(settings, Topics.under(topics), producer, tmp_path)
@@ -320,7 +321,9 @@ def test_an_operators_rollback_changes_the_parent_of_the_next_round(world: World
 
     assert details.is_serving
     assert details.manifest.parent_id == first
-    assert promote(world.settings, second).sequence > moved.rolled_back.sequence
+    with pytest.raises(ReleaseError, match="a bad feeling"):
+        promote(world.settings, second)
+    assert promote(world.settings, second, force=True).sequence > moved.rolled_back.sequence
     assert [line.is_serving for line in list_releases(world.settings)].count(True) == 1
     assert show_release(world.settings).manifest.release_id == second
 

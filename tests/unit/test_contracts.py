@@ -60,7 +60,18 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     ),
     "ReleaseNotice": st.builds(
         events.ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,
-        texts, st.dictionaries(texts, numbers, max_size=3),
+        texts, st.dictionaries(texts, numbers, max_size=3), st.floats(0, 1),
+    ),
+    "OutcomeWindow": st.builds(
+        events.OutcomeWindow, texts, texts, numbers, numbers,
+        st.lists(
+            st.builds(
+                events.OutcomeCell, st.integers(0, 63), st.integers(0, 9), st.integers(0, 9),
+                numbers, numbers,
+            ),
+            max_size=3,
+        ),
+        texts,
     ),
 }  # fmt: skip
 

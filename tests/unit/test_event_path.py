@@ -24,9 +24,11 @@ from profiles.events import (
     output_id,
 )
 from profiles.metrics import WorkerMetrics
+from profiles.rollout import in_canary
 from profiles.space import Space
 from profiles.state import Records, split_tails
 from profiles.store import PartitionStore
+from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk
 from stream.due import Waiting
 from stream.event_path import EventPath, Outcome, Source
@@ -95,7 +97,7 @@ class Bench:
         for slices in range(1, 1000):
             messages, after, wanting = self.path.sweep(self.source, after, count, NOW_S)
             rebuilt += [message.key for message in messages]
-            wanted += wanting
+            wanted += [(user, text) for user, text, _ in wanting]
             assert len(messages) <= count
             if after is None:
                 return rebuilt, wanted, slices
@@ -121,7 +123,7 @@ OpenBench = Callable[..., Bench]
 def open_bench(tmp_path: Path) -> Iterator[OpenBench]:
     opened: list[Source] = []
 
-    def make(catalog: Catalog | None = None, **settings: float) -> Bench:
+    def make(catalog: Catalog | None = None, **settings: float | str) -> Bench:
         over = make_catalog(30) if catalog is None else catalog
         metrics = WorkerMetrics(CollectorRegistry())
         serving = ServingSettings(**{"k": 5, **settings})
@@ -501,3 +503,153 @@ def test_a_sample_of_recommendations_tells_the_recall_of_the_index(open_bench: O
     # Two of four recommendations, the best five items of each; so few items are ranked exactly.
     assert bench.metric("driftline_candidates_checked_total") == 10.0
     assert bench.metric("driftline_candidates_found_total") == 10.0
+
+
+# --- a canary beside the serving release ----------------------------------------------------------
+
+
+USERS = [f"user-{number}" for number in range(24)]
+
+
+def canary_beside(bench: Bench, share: float = 0.4) -> tuple[set[str], set[str]]:
+    """Start a canary.  Returns: who it serves, and who not."""
+    bench.path.canary = Canary(make_space(bench.path.catalog, seed=7), share)
+    chosen = in_canary([u.encode() for u in USERS], bench.path.canary.space.release_id, share)
+    inside = {user for user, is_in in zip(USERS, chosen.tolist(), strict=True) if is_in}
+    assert 3 < len(inside) < 21
+    return inside, set(USERS) - inside
+
+
+def everybody(number: int) -> list[Event]:
+    return [
+        make_event(user, number, f"i{(at * 5 + number * 3) % 30}") for at, user in enumerate(USERS)
+    ]
+
+
+def test_each_user_of_a_canary_meets_one_release_only_and_the_output_names_it(
+    open_bench: OpenBench,
+) -> None:
+    bench = open_bench(user_interval_s=0.0)
+    bench.apply(*everybody(0))
+    serving = bench.path.serving
+    inside, _ = canary_beside(bench)
+    assert bench.path.canary is not None
+    canary = bench.path.canary.space
+
+    outcome = bench.apply(*everybody(1), *everybody(2))
+    made = [read(message) for message in outcome.outputs]
+    assert {each.user_id for each in made} == set(USERS)
+    for each in made:
+        mine = canary if each.user_id in inside else serving
+        assert each.release_id == each.profile_release_id == mine.release_id
+        assert int(bench.record(each.user_id)["release"][0]) == int(mine.key)
+
+
+def test_a_canary_changes_nothing_for_the_users_it_does_not_serve(open_bench: OpenBench) -> None:
+    alone, beside = open_bench(), open_bench()
+    _, outside = canary_beside(beside)
+    for number in range(3):
+        alone.apply(*everybody(number))
+        beside.apply(*everybody(number))
+    for user in outside:
+        assert beside.record(user).tobytes() == alone.record(user).tobytes()
+
+
+def test_the_users_of_a_canary_are_served_as_if_its_release_served_everybody(
+    open_bench: OpenBench,
+) -> None:
+    beside, whole = open_bench(), open_bench()
+    for number in range(3):
+        if number == 1:
+            inside, _ = canary_beside(beside)
+            whole.path.space = make_space(whole.path.catalog, seed=7)
+        beside.apply(*everybody(number))
+        whole.apply(*everybody(number))
+    for user in inside:
+        np.testing.assert_allclose(
+            beside.record(user)["profile"], whole.record(user)["profile"], atol=1e-5
+        )
+
+
+def test_requests_held_outputs_and_interests_follow_the_arm(open_bench: OpenBench) -> None:
+    bench = open_bench(user_interval_s=5.0)
+    bench.apply(*everybody(0))
+    bench.apply(*everybody(1), at_s=NOW_S + 1.0)  # held back
+    inside, outside = canary_beside(bench)
+    assert bench.path.canary is not None
+    names = (bench.path.canary.space.release_id, bench.path.serving.release_id)
+    for user, name in ((min(inside), names[0]), (min(outside), names[1])):
+        answer = bench.ask(user)
+        assert answer.release_id == answer.profile_release_id == name
+    flushed = bench.path.flush_due(bench.source, NOW_S + 9.0)
+    for message in flushed.outputs:
+        told = read(message)
+        assert told.release_id == told.profile_release_id
+        assert told.release_id == names[0 if told.user_id in inside else 1]
+    key = min(inside).encode()
+    texts = np.ones((1, TEXT_DIM), dtype=np.float32)
+    bench.path.declare(bench.source, [(key, "songs")], texts, bench.path.canary.space, NOW_S)
+    assert bench.record(min(inside))["interest_release"][0] == bench.path.canary.space.key
+
+
+@pytest.mark.parametrize("ends", ["promoted", "refused"])
+def test_a_sweep_brings_everybody_to_the_arm_they_belong_to_and_to_whatever_follows(
+    open_bench: OpenBench, ends: str
+) -> None:
+    bench = open_bench()
+    bench.apply(*everybody(0))
+    inside, outside = canary_beside(bench)
+    assert bench.path.canary is not None
+    canary = bench.path.canary.space
+    rebuilt, _, _ = bench.sweep_all(count=5)
+    assert {key.decode() for key in rebuilt if key} == inside
+    assert bench.sweep_all()[0] == []
+
+    if ends == "promoted":
+        bench.path.space, bench.path.canary = canary, None
+    else:
+        bench.path.canary = None
+    rebuilt, _, _ = bench.sweep_all(count=5)
+    assert {key.decode() for key in rebuilt if key} == (outside if ends == "promoted" else inside)
+    for user in USERS:
+        assert bench.record(user)["release"][0] == bench.path.serving.key
+
+
+def test_live_outcomes_are_summed_by_release_and_taken_away_once(open_bench: OpenBench) -> None:
+    bench = open_bench(prequential_share=1.0)
+    inside, outside = canary_beside(bench)
+    assert bench.path.canary is not None
+    bench.apply(*everybody(0), *everybody(1))
+    taken = bench.path.take_outcomes()
+    for space, users in ((bench.path.canary.space, inside), (bench.path.serving, outside)):
+        events = sum(cell.events for cell in taken[space.release_id].messages())
+        assert events == 2 * len(users)
+        assert (
+            bench.metric("driftline_prequential_events_total", release=space.release_id) == events
+        )
+    assert bench.path.take_outcomes() == {}
+    bench.replay(0)  # nothing is applied again, so nothing is counted again
+    assert bench.path.take_outcomes() == {}
+
+
+def test_an_exploring_worker_logs_propensities_and_repeats_itself_word_for_word(
+    open_bench: OpenBench,
+) -> None:
+    bench = open_bench(user_interval_s=0.0, exploration="epsilon", exploration_epsilon=0.5)
+    plain = open_bench(user_interval_s=0.0)
+    outcome = bench.apply(*everybody(0))
+    made = {message.key: read(message) for message in outcome.outputs}
+    best = {message.key: read(message) for message in plain.apply(*everybody(0)).outputs}
+    explored = 0
+    for user, told in made.items():
+        for item, first in zip(told.items, best[user].items, strict=True):
+            assert 0 < item.propensity < 1
+            explored += item.item_id != first.item_id
+        assert len({item.item_id for item in told.items}) == len(told.items)
+        assert all(item.propensity == 1.0 for item in best[user].items)
+    assert explored > len(made)
+    again = {m.key: read(m) for m in bench.replay(0, NOW_S + 60.0).outputs}
+    assert again.keys() == made.keys()
+    for user, told in again.items():
+        assert told.output_id == made[user].output_id
+        assert told.items == made[user].items

@@ -126,8 +126,22 @@ class Bench:
         save_release(building, make_items(items), seed)
         return self.store.publish(building)
 
-    def notice(self, release_id: str, sequence: int, status: str = "serving") -> None:
-        take(self.feed, [ReleaseNotice(release_id, status, sequence, "store")])
+    def notice(
+        self,
+        release_id: str,
+        sequence: int,
+        status: str = "serving",
+        parent: str | None = None,
+        share: float = 0.0,
+    ) -> None:
+        take(
+            self.feed,
+            [ReleaseNotice(release_id, status, sequence, "store", parent, share=share)],
+        )
+
+    def canary(self) -> tuple[str, float] | None:
+        canary = self.path.canary
+        return None if canary is None else (canary.space.release_id, canary.share)
 
     async def settled(self) -> None:
         """Follow until nothing more is wanted."""
@@ -344,3 +358,78 @@ async def test_a_rollback_needs_no_load_and_knows_texts_that_changed_since(bench
     assert bench.path.space is before
     assert bench.serving == first
     assert changed.full_text() in bench.model.encoded
+
+
+async def test_a_canary_is_loaded_beside_its_parent_and_ends_as_it_is_decided(
+    bench: Bench,
+) -> None:
+    first, second, third = (bench.publish(seed) for seed in (1, 2, 3))
+    bench.notice(second, 2, "canary", parent=first, share=0.2)
+    await bench.settled()
+    assert (bench.path.space, bench.canary()) == (None, None)  # nothing to stand beside
+
+    bench.notice(first, 1)
+    await bench.settled()
+    assert bench.path.serving.release_id == first
+    assert bench.canary() == (second, 0.2)
+    assert bench.metrics.registry.get_sample_value("driftline_canary_share") == 0.2
+
+    bench.notice(second, 3, "refused", parent=first)
+    await bench.settled()
+    assert (bench.path.serving.release_id, bench.canary()) == (first, None)
+    assert bench.metrics.registry.get_sample_value("driftline_canary_share") == 0.0
+
+    bench.notice(third, 4, "canary", parent=first, share=0.3)
+    await bench.settled()
+    assert bench.path.canary is not None
+    space = bench.path.canary.space
+    bench.notice(third, 5)
+    await bench.settled()
+    assert bench.path.space is space  # loaded once
+    assert bench.canary() is None
+    # Every change of who serves whom has the profiles looked through.
+    assert len(bench.swapped) == 5
+
+
+async def test_a_canary_that_cannot_be_loaded_is_refused_and_told_and_its_users_stay(
+    bench: Bench,
+) -> None:
+    first, second = bench.publish(1), bench.publish(2)
+    bench.notice(first, 1)
+    head = Path(bench.store.url) / second / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-1] + b"\x01")
+    bench.notice(second, 2, "canary", parent=first, share=0.2)
+    await bench.settled()
+    assert (bench.path.serving.release_id, bench.canary()) == (first, None)
+    [(name, reason)] = bench.feed.refused_canaries().items()
+    assert name == second
+    assert "head.safetensors" in reason
+    assert bench.feed.refusal is None  # this worker is ready: a release serves
+    bench.notice(second, 3, "refused", parent=first)
+    await bench.settled()
+    assert bench.feed.refused_canaries() == {}
+
+
+async def test_a_rollback_in_mid_canary_ends_the_canary(bench: Bench) -> None:
+    old, first, second = (bench.publish(seed) for seed in (1, 2, 3))
+    bench.notice(old, 1)
+    bench.notice(first, 2)
+    bench.notice(second, 3, "canary", parent=first, share=0.2)
+    await bench.settled()
+    assert bench.canary() == (second, 0.2)
+    bench.notice(old, 4)
+    await bench.settled()
+    assert (bench.path.serving.release_id, bench.canary()) == (old, None)
+
+
+async def test_an_item_that_arrives_during_a_canary_gets_a_vector_in_both_spaces(
+    bench: Bench,
+) -> None:
+    first, second = bench.publish(1), bench.publish(2)
+    bench.notice(first, 1)
+    bench.notice(second, 2, "canary", parent=first, share=0.2)
+    await bench.settled()
+    bench.catalog.put(Item("late", "Late"))
+    await bench.feed._catalogue.fill_all()
+    assert len(bench.path.resident) == 2
+    assert all(space.known.all() for space in bench.path.resident)
