@@ -1,0 +1,1 @@
+"""Other people's recommenders, behind one interface.  Runs in `.venv-bench-quality`."""
