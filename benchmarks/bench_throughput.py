@@ -54,8 +54,9 @@ from benchmarks.harness import (
     say,
 )
 from benchmarks.load import Answer, Events, fill, synthetic_events
-from benchmarks.throughput import peer_environment, profiler
-from benchmarks.throughput.contenders import CONTENDERS
+from benchmarks.peer_environment import THROUGHPUT
+from benchmarks.throughput import profiler
+from benchmarks.throughput.contenders import CONTENDERS, NEEDS
 from stream.broker import EmbeddedKafka
 
 OURS: dict[str, dict[str, str]] = {
@@ -97,7 +98,7 @@ def main() -> None:
     asked = parser.parse_args()
     hush_clients()
     started_load = load_average()
-    unavailable = peer_environment.prepare()
+    unavailable = THROUGHPUT.prepare(NEEDS)
     names = [name for name in [*OURS, *CONTENDERS] if name not in unavailable]
     if asked.only:
         names = [name for name in names if name in asked.only.split(",")]
@@ -152,7 +153,7 @@ def main() -> None:
         timed_out=timed_out,
         runs=runs,
         profile=profile,
-        peers=peer_environment.installed(),
+        peers=THROUGHPUT.installed(),
     )
 
 
@@ -275,7 +276,7 @@ async def _unanswered(made: Deployment, events: Events) -> int:
 
 def _run_peer(plan: Plan, made: Deployment, name: str) -> Result | None:
     command = [
-        str(peer_environment.PYTHON),
+        str(THROUGHPUT.python),
         "-m",
         "benchmarks.throughput.contenders",
         name,

@@ -9,7 +9,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks.harness import RESULTS, say
+from benchmarks.offline.figures import Interval
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
@@ -65,3 +68,18 @@ def grouped(
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(unit)
     axes.legend()
+
+
+def with_intervals(
+    axes: Any, title: str, found: Mapping[str, Interval], unit: str, line: float | None = None
+) -> None:
+    """Horizontal points with their intervals, first on top; `line` marks a value."""
+    finite = {name: one for name, one in found.items() if np.isfinite([one.mean, one.high]).all()}
+    means = np.array([one.mean for one in finite.values()])
+    spread = [[one.mean - one.low, one.high - one.mean] for one in finite.values()]
+    axes.errorbar(means, list(finite), xerr=np.array(spread).T.reshape(2, -1), fmt="o", capsize=3)
+    axes.set_title(title)
+    axes.set_xlabel(unit)
+    axes.invert_yaxis()
+    if line is not None:
+        axes.axvline(line, color="black", linestyle="--", linewidth=1)

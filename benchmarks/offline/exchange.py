@@ -1,4 +1,4 @@
-"""What a method is given and what it gives back, as files: each method runs in a process of its own.
+"""What a method is given and what it gives back, as files: each runs in a process of its own.
 
 A task holds a protocol's rows and the data in columns; an answer holds ranks and what they cost.
 Nothing is pickled.  Imports numpy alone: the peers' environment runs it too.
@@ -86,10 +86,7 @@ def load_task(path: Path) -> Task:
         validation = Stage(found["fit/validation"], found["asked/validation"])
         return Task(
             split=Split(words["protocol"], validation, stages),
-            **{
-                name: found[name]
-                for name in ("users", "items", "actions", "values", "ts", "text")
-            },
+            **{name: found[name] for name in ("users", "items", "actions", "values", "ts", "text")},
             texts=tuple(words["texts"]),
             action_names=tuple(words["actions"]),
         )

@@ -19,10 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.continual.learning import Workshop
-from benchmarks.continual.running import run_strategy
-from benchmarks.continual.strategies import strategy_named
-from benchmarks.continual.timeline import make_timeline
 from benchmarks.offline.exchange import Settings, Task
 from benchmarks.offline.histories import Ints
 from benchmarks.offline.interactions import Interactions
@@ -166,6 +162,11 @@ def _action_numbers(task: Task, settings: ProductSettings) -> Ints:
 
 def _play_rounds(task: Task, settings: ProductSettings) -> Ints:
     """The learner's rounds after each block, test then learn."""
+    from benchmarks.continual.learning import Workshop
+    from benchmarks.continual.running import run_strategy
+    from benchmarks.continual.strategies import strategy_named
+    from benchmarks.continual.timeline import make_timeline
+
     data = Interactions(
         name="task",
         source="",

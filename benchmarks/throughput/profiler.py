@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import say
-from benchmarks.throughput.peer_environment import has
+from benchmarks.peer_environment import THROUGHPUT
 
 TOP = 40
 
 
 def start(pid: int, seconds: int, output: Path) -> subprocess.Popen[bytes] | None:
     """Sample a process in the background; None where there is no py-spy."""
-    program = has("py-spy")
+    program = THROUGHPUT.has("py-spy")
     if program is None:
         say("py-spy is not installed: no profile")
         return None

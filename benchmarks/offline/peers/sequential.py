@@ -42,6 +42,7 @@ PATIENCE = 3
 """Looks without a better one that end a trial."""
 LOOKED_AT = 2000
 """Validation rows of a look; the trial's final figure is of the same ones."""
+NEGATIVES = 128
 LAYERS = {"sasrec": SASRecTransformerLayers, "ligr": LiGRLayers}
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -105,7 +106,7 @@ class Transformer:
             "batch_size": int(settings["batch"]),
             "lr": float(settings["lr"]),
             "loss": str(settings["loss"]),
-            "n_negatives": 256 if settings["loss"] == "sampled_softmax" else 1,
+            "n_negatives": NEGATIVES,
             "get_trainer_func": lambda: _trainer(watch),
         }
         if self.is_bert:
@@ -116,14 +117,16 @@ class Transformer:
 class _Watch(Callback):  # type: ignore[misc]  # Lightning is untyped here
     """Ends a training: at its epochs, its CPU seconds, or when looks no longer get better."""
 
-    def __init__(
-        self, look: Callable[[Scorer], float] | None, epochs: int, cpu_s: float
-    ) -> None:
+    def __init__(self, look: Callable[[Scorer], float] | None, epochs: int, cpu_s: float) -> None:
         self.look, self.epochs = look, epochs
         self._until = time.process_time() + cpu_s
         self._every = max(math.ceil(epochs * LOOK_EVERY), 1)
         self.best, self.best_epoch, self._worse = -1.0, 1, 0
         self.score: Callable[[], Scorer]
+
+    def __deepcopy__(self, memo: object) -> _Watch:
+        """rectools trains with a deep copy of the trainer; what is seen must come back to us."""
+        return self
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         done = trainer.current_epoch + 1
@@ -177,7 +180,7 @@ def _scorer(model: Any, task: Task, histories: Histories) -> Scorer:
 
     def score(rows: Ints) -> Floats:
         network.eval()
-        sessions = []
+        sessions: list[tuple[list[int], list[float], dict[str, list[int]]]] = []
         for row in rows:
             known = internal[task.items[histories.before(int(row), preparator.session_max_len)]]
             known = known[known >= 0].tolist()
@@ -200,23 +203,23 @@ SHARED: Space = {
     "dim": (64, 128),
     "dropout": (0.1, 0.2, 0.3, 0.5),
     "length": (50, 100, 200),
-    "batch": (32, 64, 128),
+    "batch": (16, 32, 64),
     "lr": Between(3e-4, 5e-3),
 }
 METHODS = {
     "sasrec": Transformer(
         False,
         {
-            "blocks": 2, "dim": 64, "dropout": 0.3, "length": 50, "batch": 64, "lr": 2e-3,
-            "loss": "sampled_softmax", "layers": "sasrec", "epochs": 60,
+            "blocks": 2, "dim": 64, "dropout": 0.3, "length": 50, "batch": 32, "lr": 2e-3,
+            "loss": "softmax", "layers": "sasrec", "epochs": 40,
         },
         {**SHARED, "layers": ("sasrec", "ligr"), "loss": ("sampled_softmax", "softmax")},
     ),
     "bert4rec": Transformer(
         True,
         {
-            "blocks": 2, "dim": 64, "dropout": 0.3, "length": 50, "batch": 64, "lr": 2e-3,
-            "loss": "softmax", "mask": 0.2, "epochs": 100,
+            "blocks": 2, "dim": 64, "dropout": 0.3, "length": 50, "batch": 32, "lr": 2e-3,
+            "loss": "softmax", "mask": 0.2, "epochs": 60,
         },
         {**SHARED, "loss": ("softmax", "sampled_softmax"), "mask": (0.15, 0.2, 0.4, 0.6)},
     ),
