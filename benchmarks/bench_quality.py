@@ -102,7 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=_names(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="of methods that depend on one")
     parser.add_argument("--search-cpu-s", type=float, default=60.0, help="of each search")
-    parser.add_argument("--fit-cpu-s", type=float, default=45.0, help="of each fit, at most")
+    parser.add_argument("--fit-cpu-s", type=float, default=90.0, help="of each fit, at most")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--prefix", default="", help="words before each job's command")
     parser.add_argument("--work", type=Path, help="keep answers here and go on from them")
