@@ -1,6 +1,7 @@
 """Every search and every test as a process of its own, some at a time, each on one thread.
 
-A finished answer stays in the work folder under a name made of all that went into it; the next
+A finished answer stays in the work folder under a name made of all that went into it, the code
+of the method included; the next
 run with the same folder takes it from there.  So a run that was cut off goes on where it stopped,
 and a change of one method's settings runs that method alone.  A method that fails is reported with
 its last words, and the rest goes on.
@@ -105,7 +106,8 @@ class Jobs:
         else:
             words = ["--settings", json.dumps(settings, sort_keys=True), *budget]
         words = ["--method", method, "--seed", str(seed), *words]
-        named = hashlib.sha256(task.read_bytes() + "\0".join(words).encode()).hexdigest()[:16]
+        made_of = (task.read_bytes(), "\0".join(words).encode(), code_of(method))
+        named = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
         kind = "search" if settings is None else f"seed {seed}"
         what = f"{protocol}/{method} {kind}"
         path = self._work / f"{protocol}-{method}-{kind.replace(' ', '')}-{named}.npz"
@@ -138,6 +140,16 @@ class Jobs:
         answer = load_answer(path)
         say(f"{what}: {answer.cpu_s:.0f} CPU s, {answer.score:.4f} {answer.settings}")
         return answer
+
+
+def code_of(method: str) -> bytes:
+    """The sources that decide what a method does: for ours, all of the product's model."""
+    module = ROOT / METHODS[method].module.replace(".", "/")
+    if METHODS[method].is_ours:
+        files = [path for folder in ("learner", "profiles") for path in ROOT.glob(f"{folder}/*.py")]
+    else:
+        files = [module.parent / "fitting.py"]
+    return b"".join(path.read_bytes() for path in sorted([*files, module.with_suffix(".py")]))
 
 
 def library_difference(task: Path, prefix: Sequence[str]) -> float:
