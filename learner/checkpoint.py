@@ -30,11 +30,13 @@ from profiles.errors import LearnerError
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where in a round: stage number, unit (epoch or step) done in it, steps done in all."""
+    """Where in a round: stage number, unit (epoch or step) done in it, steps and examples
+    (predicted events, each time they were predicted) done in all."""
 
     stage: int = 0
     done: int = 0
     step: int = 0
+    examples: int = 0
     best_loss: float | None = None
     bad_epochs: int = 0
 

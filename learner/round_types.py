@@ -64,7 +64,8 @@ class Hooks:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What a round made.  `text` and `text_before` (N, T): the catalogue read by the new adapter
-    and by the parent's;  `language` holds the adapter; `seconds` the time of each stage."""
+    and by the parent's;  `language` holds the adapter; `examples` the events predicted in
+    training, each time they were; `seconds` the time of each stage."""
 
     head: Head
     items: ItemTable
@@ -72,6 +73,7 @@ class Candidate:
     text_before: Floats
     language: LanguageModel
     steps: int
+    examples: int
     validation_loss: float
     validation_ndcg: float
     start_loss: float

@@ -230,6 +230,7 @@ def run_round(
         "plasticity": plasticity(matrix),
         "probe_cosine": cosine,
         "steps": float(candidate.steps),
+        "examples": float(candidate.examples),
         **{f"seconds_{name}": value for name, value in seconds.items()},
     }
     users = sorted({s.user for s in (*training, *past)})

@@ -184,7 +184,8 @@ class _Round:
             )
 
     def _next_stage(self) -> None:
-        self.position = Position(stage=self.position.stage + 1, step=self.position.step)
+        now = self.position
+        self.position = Position(stage=now.stage + 1, step=now.step, examples=now.examples)
         self._save()
 
     def _language_steps(self) -> None:
@@ -230,6 +231,8 @@ class _Round:
             self.language.after_step(self.position.done + 1)
         self.average.update(self.moving | (self._language_weights() if with_language else {}))
         self.loss = loss.item()
+        examples = self.position.examples + int((batch.weights > 0).sum())
+        self.position = msgspec.structs.replace(self.position, examples=examples)
         self.hooks.progress(stage, step + 1, self.total, self.loss)
         self.hooks.figures(stage, step + 1, {"loss": self.loss, **found.figures, **figures})
 
@@ -297,6 +300,7 @@ class _Round:
             text_before=self.text.first.float().cpu().numpy(),
             language=self.language,
             steps=self.position.step,
+            examples=self.position.examples,
             validation_loss=end.loss,
             validation_ndcg=end.ndcg10,
             start_loss=start.loss,

@@ -1,0 +1,185 @@
+"""Learning from a timeline with the product's own round code, and nothing else.
+
+    base      replay buffer ← events of the base → plan_round → run_round, once per seed, shared
+    rounds    the same after every block, from the release that serves then
+    retrain   run_round from the first release, on a plan that holds every event seen
+
+Retraining holds out as many of the newest events as a round does, so that both stop early on the
+same evidence; held out by share, a tenth of everything, it would never see the last two blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.continual.strategies import Strategy
+from benchmarks.continual.timeline import Timeline
+from learner.bootstrap import bootstrap_from, expected_release
+from learner.checkpoint import segments_to_bytes
+from learner.records import EVENT, Row, to_segment
+from learner.replay import ReplayBuffer
+from learner.round_types import Hooks
+from learner.rounds import Outcome, Plan, plan_round, run_round
+from learner.sampling import ActionWeights, Segment, holdout_border
+from profiles.config import Settings
+from profiles.registry import ReleaseStore
+from profiles.release import Release, open_release
+
+TOPIC = "timeline"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One round: the release that serves after it, and what it cost.
+
+    `examples`: predicted events, each time they were; `promoted`: whether the gate, had it been
+    asked, would have let the candidate serve.
+    """
+
+    release: Release
+    seconds: float
+    examples: int
+    promoted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where one seed's releases are kept, so that strategies share the first and the base one."""
+
+    settings: Settings
+    directory: Path
+
+    @property
+    def store(self) -> ReleaseStore:
+        """The release store of this seed."""
+        return ReleaseStore(self.settings.store.releases, self.directory / "cache")
+
+    def open(self, release_id: str) -> Release:
+        """A release of the store, verified."""
+        return open_release(self.store.fetch(release_id), expected_release(self.settings))
+
+    def first_release(self, timeline: Timeline) -> Release:
+        """The release made from texts alone."""
+        made = bootstrap_from(
+            self.settings, timeline.catalogue, self.store, created_at=0.0, keep_text=self.directory
+        )
+        return self.open(made.release_id)
+
+    def train(
+        self, settings: Settings, plan: Plan, timeline: Timeline, parent: Release
+    ) -> tuple[Outcome, Learned]:
+        """Run a planned round.  `seconds` are CPU seconds of this process."""
+        begun = time.process_time()
+        outcome = run_round(
+            settings, plan, timeline.catalogue, parent, self.store,
+            parent.manifest.sequence + 1, self.directory, Hooks(),
+        )  # fmt: skip
+        seconds = time.process_time() - begun
+        examples = int(outcome.manifest.metrics["examples"])
+        release = self.open(outcome.manifest.release_id)
+        return outcome, Learned(release, seconds, examples, outcome.decision.promote)
+
+
+class Learner:
+    """One strategy on its way through the timeline.
+
+    Args:
+        base: the release trained on the base; None to train it with `learn_base`.
+        first: the release made from texts alone.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        workshop: Workshop,
+        timeline: Timeline,
+        first: Release,
+        buffer: Path,
+    ) -> None:
+        self.strategy, self._workshop, self._timeline = strategy, workshop, timeline
+        self._first = first
+        self._settings = with_learner(workshop.settings, strategy.learner)
+        learner = self._settings.learner
+        self._buffer = ReplayBuffer(
+            buffer,
+            buffer_bytes=learner.buffer_bytes,
+            sequence_length=learner.sequence_length,
+            seed=learner.seed,
+            actions=ActionWeights.from_settings(self._settings.actions).names,
+        )
+        self._seen: list[Row] = []
+
+    def close(self) -> None:
+        """Let go of the buffer."""
+        self._buffer.close()
+
+    def learn_base(self) -> Learned:
+        """Train the base release from the base's events."""
+        plan = self._plan(self._first, 0)
+        return self._workshop.train(self._settings, plan, self._timeline, self._first)[1]
+
+    def remember_base(self, base: Release) -> None:
+        """Put the base's events into the buffer as the round that made `base` would have left
+        them, without training it again."""
+        plan = self._plan(self._first, 0)
+        self._buffer.finish_round(plan.upto, plan.border, plan.period)
+
+    def learn_block(self, period: int, serving: Release) -> Learned:
+        """Learn after a block.  Returns: the release that serves from then on."""
+        if self.strategy.mode == "none":
+            return Learned(serving, 0.0, 0, True)
+        if self.strategy.mode == "retrain":
+            plan = self._plan_of_everything(period)
+            return self._workshop.train(self._settings, plan, self._timeline, self._first)[1]
+        plan = self._plan(serving, period)
+        learned = self._workshop.train(self._settings, plan, self._timeline, serving)[1]
+        self._buffer.finish_round(plan.upto, plan.border, plan.period)
+        if self.strategy.gated and not learned.promoted:
+            return Learned(serving, learned.seconds, learned.examples, False)
+        return learned
+
+    def _plan(self, parent: Release, period: int) -> Plan:
+        rows = self._timeline.rows(period)
+        self._seen += rows
+        self._buffer.ingest(TOPIC, rows, {0: rows[-1].offset + 1})
+        return plan_round(self._buffer, parent.manifest, self._settings, "count", {})
+
+    def _plan_of_everything(self, period: int) -> Plan:
+        new = self._timeline.rows(period)
+        self._seen += new
+        segments = _whole_segments(self._seen)
+        share = self._settings.learner.holdout_share * len(new) / len(self._seen)
+        return Plan(
+            number=period + 1,
+            parent_id=self._first.release_id,
+            upto=len(self._seen) + 1,
+            border=holdout_border(segments, share),
+            period=1,
+            reason="count",
+            fresh_events=len(self._seen),
+            offsets={},
+            fresh=segments_to_bytes(segments),
+            past=segments_to_bytes([]),
+            exams={},
+        )
+
+
+def with_learner(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Settings with some of the section `learner` changed.  Any: values of any setting."""
+    learner = settings.learner.model_validate({**settings.learner.model_dump(), **changes})
+    return settings.model_copy(update={"learner": learner})
+
+
+def _whole_segments(rows: Sequence[Row]) -> list[Segment]:
+    """Every user's events as targets, the very first included."""
+    users: dict[int, list[tuple[int, int, float, int, float, int]]] = {}
+    for order, row in enumerate(rows, start=1):
+        event = (order, row.item, row.ts, row.event_id, row.value, row.action)
+        users.setdefault(row.user, []).append(event)
+    return [to_segment(user, 0, 0, np.array(events, EVENT)) for user, events in users.items()]

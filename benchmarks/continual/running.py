@@ -1,0 +1,100 @@
+"""One strategy through one timeline, strictly test-then-learn, and what it did on every event.
+
+    block t: rank all its events with the release that serves → only then may the learner read
+    them → learn → measure the new release on the held events of all periods (a row of R)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.continual.learning import Learner, Workshop
+from benchmarks.continual.strategies import Strategy
+from benchmarks.continual.timeline import Timeline
+from profiles.evaluation import Bools, Ints, prequential
+from profiles.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one strategy did with one seed.
+
+    Shapes: ranks (N,): rank of each event of blocks 1 to B before it was learned from, 0 where it
+    was not ranked; held_ranks (B+1, N): ranks of the held events of every period after the base
+    and after each block; seconds (CPU), examples, promoted (B,).
+    """
+
+    strategy: str
+    seed: int
+    ranks: Ints
+    held_ranks: Ints
+    seconds: npt.NDArray[np.float64]
+    examples: Ints
+    promoted: Bools
+
+    def save(self, path: Path) -> None:
+        """Keep it as .npz."""
+        np.savez_compressed(
+            path, ranks=self.ranks.astype(np.int32), held_ranks=self.held_ranks.astype(np.int32),
+            seconds=self.seconds, examples=self.examples, promoted=self.promoted,
+        )  # fmt: skip
+
+
+def load_run(path: Path, strategy: str, seed: int) -> Run:
+    """A run that was kept."""
+    with np.load(path) as kept:
+        return Run(
+            strategy, seed, kept["ranks"].astype(np.int64), kept["held_ranks"].astype(np.int64),
+            kept["seconds"], kept["examples"], kept["promoted"],
+        )  # fmt: skip
+
+
+def run_strategy(
+    strategy: Strategy, workshop: Workshop, timeline: Timeline, base: Release, buffer: Path
+) -> Run:
+    """Go through all blocks.  `base` is the release trained on the base; `buffer` an empty folder."""
+    first = workshop.first_release(timeline)
+    learner = Learner(strategy, workshop, timeline, first, buffer)
+    learner.remember_base(base)
+    serving, ranks = base, np.zeros(len(timeline.ts), np.int64)
+    held_ranks, seconds, examples, promoted = [rank(timeline, base, timeline.held)], [], [], []
+    for period in range(1, timeline.blocks + 1):
+        now = timeline.periods == period
+        ranks[now] = rank(timeline, serving, now)[now]
+        learned = learner.learn_block(period, serving)
+        serving = learned.release
+        held_ranks.append(rank(timeline, serving, timeline.held))
+        seconds.append(learned.seconds)
+        examples.append(learned.examples)
+        promoted.append(learned.promoted)
+    learner.close()
+    return Run(
+        strategy.name, workshop.settings.learner.seed, ranks, np.stack(held_ranks),
+        np.array(seconds), np.array(examples), np.array(promoted),
+    )  # fmt: skip
+
+
+def rank(timeline: Timeline, release: Release, wanted: Bools) -> Ints:
+    """Ranks of the wanted events, each with the user's history as it was then.
+
+    Shapes: wanted (N,) -> (N,), 0 where not wanted or not ranked.
+    """
+    users = [events for events in timeline.by_user() if wanted[events].any()]
+    upto = [events[: int(np.flatnonzero(wanted[events])[-1]) + 1] for events in users]
+    found = np.zeros(len(wanted), np.int64)
+    table = release.items
+    assert np.array_equal(table.keys, timeline.catalogue.keys), "one catalogue throughout"
+    ranked = prequential(
+        release.head,
+        table.vectors,
+        table.bias,
+        [timeline.sequence(events) for events in upto],
+        [wanted[events] for events in upto],
+    )
+    for events, ranks in zip(upto, ranked, strict=True):
+        found[events] = ranks
+    return found
