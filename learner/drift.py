@@ -14,8 +14,9 @@ from river.drift import ADWIN
 
 from profiles.config import LearnerSettings
 
-ADWIN_DELTA = 0.002
-"""Bound on the chance of a false alarm per check."""
+ADWIN_DELTA = 0.05
+"""Bound on the chance of a false alarm per check, were losses independent.  `make bench-drift`
+raised none at 0.2 either; a step back, because real users' losses come in bursts."""
 
 
 class DriftSensor:

@@ -40,6 +40,7 @@ from learner.records import (
     orders_of_example,
     to_segment,
 )
+from learner.replay_draw import POOL_TIMES, Policy, draw
 from learner.reservoir import Reservoir
 from learner.sampling import Segment
 from profiles.errors import LearnerError
@@ -192,10 +193,14 @@ class ReplayBuffer:
                 found.append(to_segment(user, history.skipped(), first, history.events))
         return found
 
-    def replay(self, events: int, rng: np.random.Generator) -> list[Segment]:
-        """Past examples holding about `events` targets, drawn uniformly."""
-        count = max(events // self._half, 1) * 2
-        return [example_from_bytes(example)[0] for example in self.past.sample(count, rng)]
+    def replay(
+        self, events: int, rng: np.random.Generator, policy: Policy = "reservoir"
+    ) -> list[Segment]:
+        """Past examples holding about `events` targets, drawn by the policy."""
+        count = max(events // self._half, 1)
+        pool = count if policy == "reservoir" else count * POOL_TIMES
+        held = [example_from_bytes(example)[0] for example in self.past.sample(pool, rng)]
+        return draw(policy, held, count, rng)
 
     def exam_periods(self) -> dict[int, list[Segment]]:
         """Held-out examples of earlier rounds by period."""

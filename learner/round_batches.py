@@ -11,7 +11,15 @@ import numpy as np
 
 from learner.model import Batch
 from learner.round_types import RoundData
-from learner.sampling import ActionWeights, Segment, Windows, batches, join, make_windows
+from learner.sampling import (
+    ActionWeights,
+    Segment,
+    Windows,
+    batches,
+    join,
+    make_windows,
+    past_per_batch,
+)
 from profiles.config import LearnerSettings
 from profiles.errors import LearnerError
 
@@ -53,7 +61,7 @@ class RoundBatches:
     def per_epoch(self) -> int:
         """Batches in an epoch: every fresh window once."""
         users, share = self._settings.batch_users, self._settings.replay_share
-        past = min(round(users * share) if len(self._past) else 0, users - 1)
+        past = past_per_batch(len(self._fresh), len(self._past), users, share)
         return max(-(-len(self._fresh) // (users - past)), 1)
 
     def rng(self, *place: int) -> np.random.Generator:

@@ -51,6 +51,10 @@ from profiles.head import Floats
 from profiles.registry import ReleaseStore
 from profiles.release import ItemTable, Manifest, Release
 
+HOLDOUT_EVENTS = 1_000
+"""Events held out, at most: more would be evidence that nobody needs, taken from the training."""
+REPLAY_TIMES = 8
+"""Past events at hand for each fresh one, so that every epoch replays others."""
 LONG_AGO_SEGMENTS = 2_000
 """Exam segments of earlier periods looked at in one round, spread over the periods."""
 
@@ -103,7 +107,9 @@ def plan_round(
     seed = settings.learner.seed
     rng = np.random.default_rng([seed, buffer.rounds])
     events = sum(len(s.items) - s.first_target for s in fresh)
-    past = buffer.replay(events, rng) if settings.learner.replay_share > 0 else []
+    policy = settings.learner.replay_policy
+    wanted = REPLAY_TIMES * events if settings.learner.replay_share > 0 else 0
+    past = buffer.replay(wanted, rng, policy) if wanted else []
     exams = buffer.exam_periods()
     each = max(LONG_AGO_SEGMENTS // max(len(exams), 1), 1)
     chosen = {
@@ -114,7 +120,7 @@ def plan_round(
         number=buffer.rounds + 1,
         parent_id=parent.release_id,
         upto=buffer.next_order,
-        border=holdout_border(fresh, settings.learner.holdout_share),
+        border=holdout_border(fresh, min(settings.learner.holdout_share, HOLDOUT_EVENTS / events)),
         period=len(parent.forgetting) + 1,
         reason=reason,
         fresh_events=events,

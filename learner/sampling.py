@@ -10,6 +10,7 @@ event does, but is never something to predict; its `Verdict` tells the objective
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -306,21 +307,27 @@ def batches(
 ) -> Iterator[Batch]:
     """One epoch: every fresh window once, in batches whose `replay_share` are past windows.
 
-    Past windows are drawn without replacement until all were seen.
+    No past window comes twice in an epoch: with little past its share is smaller.
     """
-    take_past = round(batch_users * replay_share) if len(past) else 0
-    take_past = min(take_past, batch_users - 1)
-    take_fresh = batch_users - take_past
+    take_fresh = batch_users - past_per_batch(len(fresh), len(past), batch_users, replay_share)
     order = _bucketed(fresh, take_fresh, rng)
     past_order = rng.permutation(len(past))
     used = 0
     for rows in order:
         # A short last batch gets a proportionally small past.
-        wanted = min(round(take_past * len(rows) / take_fresh), len(past))
-        if used + wanted > len(past_order):
-            past_order, used = rng.permutation(len(past)), 0
+        wanted = round((batch_users - take_fresh) * len(rows) / take_fresh)
         yield join(fresh, rows, past, past_order[used : used + wanted])
         used += wanted
+
+
+def past_per_batch(fresh: int, past: int, batch_users: int, replay_share: float) -> int:
+    """Past windows in a batch: their share, or what spreads all of them over the epoch.
+
+    >>> past_per_batch(1000, 5000, 64, 0.5), past_per_batch(1000, 100, 64, 0.5)
+    (32, 6)
+    """
+    evenly = math.ceil(batch_users * past / max(fresh + past, 1))
+    return min(round(batch_users * replay_share), evenly, batch_users - 1)
 
 
 def _bucketed(windows: Windows, size: int, rng: np.random.Generator) -> list[Ints]:

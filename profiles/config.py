@@ -168,6 +168,9 @@ class LearnerSettings(BaseModel):
     round_interval_s: float = Field(3600.0, gt=0, description="time that makes a round due")
     buffer_bytes: int = Field(268_435_456, ge=65_536, description="bound of the replay buffer")
     replay_share: float = Field(0.5, ge=0, le=1, description="replayed part of each batch")
+    replay_policy: Literal["reservoir", "recent", "herding"] = Field(
+        "reservoir", description="how past examples are drawn for a round (learner/replay_draw.py)"
+    )
     holdout_share: float = Field(0.1, gt=0, lt=0.5, description="most recent slice held out")
     sequence_length: int = Field(50, ge=4, le=1000)
     batch_users: int = Field(64, ge=1)

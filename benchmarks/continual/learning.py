@@ -10,8 +10,10 @@ same evidence; held out by share, a tenth of everything, it would never see the 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from learner.checkpoint import segments_to_bytes
 from learner.records import EVENT, Row, to_segment
 from learner.replay import ReplayBuffer
 from learner.round_types import Hooks
-from learner.rounds import Outcome, Plan, plan_round, run_round
+from learner.rounds import Plan, plan_round, run_round
 from learner.sampling import ActionWeights, Segment, holdout_border
 from profiles.config import Settings
 from profiles.registry import ReleaseStore
@@ -66,44 +68,63 @@ class Workshop:
 
     def first_release(self, timeline: Timeline) -> Release:
         """The release made from texts alone."""
-        made = bootstrap_from(
-            self.settings, timeline.catalogue, self.store, created_at=0.0, keep_text=self.directory
+        return self._kept(
+            "first",
+            lambda: (
+                bootstrap_from(
+                    self.settings, timeline.catalogue, self.store, keep_text=self.directory
+                ).release_id
+            ),
         )
-        return self.open(made.release_id)
 
-    def train(
-        self, settings: Settings, plan: Plan, timeline: Timeline, parent: Release
-    ) -> tuple[Outcome, Learned]:
+    def base_release(self, timeline: Timeline) -> Release:
+        """The release trained on the base, the same for all strategies."""
+        return self._kept("base", lambda: self._learn_base(timeline))
+
+    def _learn_base(self, timeline: Timeline) -> str:
+        with tempfile.TemporaryDirectory(dir=self.directory) as folder:
+            learner = Learner(Strategy("base", ""), self, timeline, Path(folder))
+            found = learner.learn_base().release.release_id
+            learner.close()
+        return found
+
+    def _kept(self, name: str, make: Callable[[], str]) -> Release:
+        """A release that is made once; its name stands in a file."""
+        file = self.directory / name
+        if not file.exists():
+            file.write_text(make())
+        return self.open(file.read_text())
+
+    def train(self, settings: Settings, plan: Plan, timeline: Timeline, parent: Release) -> Learned:
         """Run a planned round.  `seconds` are CPU seconds of this process."""
-        begun = time.process_time()
-        outcome = run_round(
-            settings, plan, timeline.catalogue, parent, self.store,
-            parent.manifest.sequence + 1, self.directory, Hooks(),
-        )  # fmt: skip
-        seconds = time.process_time() - begun
+        with tempfile.TemporaryDirectory(dir=self.directory) as name:
+            folder = Path(name)
+            # The learner keeps the texts of two releases; here several rounds share a parent.
+            shutil.copy(self._texts(parent.release_id), folder)
+            begun = time.process_time()
+            outcome = run_round(
+                settings, plan, timeline.catalogue, parent, self.store,
+                parent.manifest.sequence + 1, folder, Hooks(),
+            )  # fmt: skip
+            seconds = time.process_time() - begun
+            made = outcome.manifest.release_id
+            shutil.copy(folder / self._texts(made).name, self._texts(made))
         examples = int(outcome.manifest.metrics["examples"])
-        release = self.open(outcome.manifest.release_id)
-        return outcome, Learned(release, seconds, examples, outcome.decision.promote)
+        return Learned(self.open(made), seconds, examples, outcome.decision.promote)
+
+    def _texts(self, release_id: str) -> Path:
+        """Where the text vectors of a release lie (learner/text_cache.py)."""
+        return self.directory / f"text-{release_id}.safetensors"
 
 
 class Learner:
-    """One strategy on its way through the timeline.
-
-    Args:
-        base: the release trained on the base; None to train it with `learn_base`.
-        first: the release made from texts alone.
-    """
+    """One strategy on its way through the timeline; `buffer` is an empty folder of its own."""
 
     def __init__(
-        self,
-        strategy: Strategy,
-        workshop: Workshop,
-        timeline: Timeline,
-        first: Release,
-        buffer: Path,
+        self, strategy: Strategy, workshop: Workshop, timeline: Timeline, buffer: Path
     ) -> None:
         self.strategy, self._workshop, self._timeline = strategy, workshop, timeline
-        self._first = first
+        self._first = workshop.first_release(timeline)
         self._settings = with_learner(workshop.settings, strategy.learner)
         learner = self._settings.learner
         self._buffer = ReplayBuffer(
@@ -122,11 +143,10 @@ class Learner:
     def learn_base(self) -> Learned:
         """Train the base release from the base's events."""
         plan = self._plan(self._first, 0)
-        return self._workshop.train(self._settings, plan, self._timeline, self._first)[1]
+        return self._workshop.train(self._settings, plan, self._timeline, self._first)
 
-    def remember_base(self, base: Release) -> None:
-        """Put the base's events into the buffer as the round that made `base` would have left
-        them, without training it again."""
+    def remember_base(self) -> None:
+        """Leave the buffer as the round on the base would, without training it again."""
         plan = self._plan(self._first, 0)
         self._buffer.finish_round(plan.upto, plan.border, plan.period)
 
@@ -136,9 +156,9 @@ class Learner:
             return Learned(serving, 0.0, 0, True)
         if self.strategy.mode == "retrain":
             plan = self._plan_of_everything(period)
-            return self._workshop.train(self._settings, plan, self._timeline, self._first)[1]
+            return self._workshop.train(self._settings, plan, self._timeline, self._first)
         plan = self._plan(serving, period)
-        learned = self._workshop.train(self._settings, plan, self._timeline, serving)[1]
+        learned = self._workshop.train(self._settings, plan, self._timeline, serving)
         self._buffer.finish_round(plan.upto, plan.border, plan.period)
         if self.strategy.gated and not learned.promoted:
             return Learned(serving, learned.seconds, learned.examples, False)

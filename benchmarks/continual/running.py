@@ -1,11 +1,12 @@
 """One strategy through one timeline, strictly test-then-learn, and what it did on every event.
 
-    block t: rank all its events with the release that serves → only then may the learner read
-    them → learn → measure the new release on the held events of all periods (a row of R)
+block t: rank all its events with the release that serves → only then may the learner read
+them → learn → measure the new release on the held events of all periods (a row of R)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.continual.learning import Learner, Workshop
-from benchmarks.continual.strategies import Strategy
-from benchmarks.continual.timeline import Timeline
-from profiles.evaluation import Bools, Ints, prequential
+from benchmarks.continual.strategies import Strategy, strategy_named
+from benchmarks.continual.timeline import Timeline, make_timeline
+from benchmarks.offline.histories import Bools, Ints
+from benchmarks.offline.interactions import Interactions
+from profiles.config import load_settings
+from profiles.evaluation import prequential
 from profiles.release import Release
 
 
@@ -53,21 +57,19 @@ def load_run(path: Path, strategy: str, seed: int) -> Run:
         )  # fmt: skip
 
 
-def run_strategy(
-    strategy: Strategy, workshop: Workshop, timeline: Timeline, base: Release, buffer: Path
-) -> Run:
-    """Go through all blocks.  `base` is the release trained on the base; `buffer` an empty folder."""
-    first = workshop.first_release(timeline)
-    learner = Learner(strategy, workshop, timeline, first, buffer)
-    learner.remember_base(base)
-    serving, ranks = base, np.zeros(len(timeline.ts), np.int64)
-    held_ranks, seconds, examples, promoted = [rank(timeline, base, timeline.held)], [], [], []
+def run_strategy(strategy: Strategy, workshop: Workshop, timeline: Timeline, buffer: Path) -> Run:
+    """Go through all blocks.  `buffer` is an empty folder."""
+    learner = Learner(strategy, workshop, timeline, buffer)
+    learner.remember_base()
+    serving, ranks = workshop.base_release(timeline), np.zeros(len(timeline.data), np.int64)
+    asked = timeline.asked()
+    held = timeline.held & asked
+    held_ranks, seconds, examples, promoted = [rank(timeline, serving, held)], [], [], []
     for period in range(1, timeline.blocks + 1):
-        now = timeline.periods == period
-        ranks[now] = rank(timeline, serving, now)[now]
+        ranks += rank(timeline, serving, asked & (timeline.periods == period))
         learned = learner.learn_block(period, serving)
         serving = learned.release
-        held_ranks.append(rank(timeline, serving, timeline.held))
+        held_ranks.append(rank(timeline, serving, held))
         seconds.append(learned.seconds)
         examples.append(learned.examples)
         promoted.append(learned.promoted)
@@ -98,3 +100,21 @@ def rank(timeline: Timeline, release: Release, wanted: Bools) -> Ints:
     for events, ranks in zip(upto, ranked, strict=True):
         found[events] = ranks
     return found
+
+
+def default_ranks(data: Interactions, borders: Sequence[int], seed: int, directory: Path) -> Ints:
+    """What our default does prequentially: the rank of each event from `borders[0]` on.
+
+    For comparisons with others on the same blocks: nothing is held from the learner here.
+    `borders`: the end of the base, then of each block; `directory`: an empty folder.
+    Shapes: -> (N,), 0 for the base and for repetitions, which cannot be recommended.
+    """
+    settings = load_settings(
+        store={"directory": str(directory), "releases": str(directory / "releases")},
+        learner={"seed": seed, "lora_steps": 0},
+    )
+    timeline = make_timeline(data, settings, borders=borders, held_share=0.0, seed=seed)
+    strategy = strategy_named("default")
+    return run_strategy(
+        strategy, Workshop(settings, directory), timeline, directory / "buffer"
+    ).ranks

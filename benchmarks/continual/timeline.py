@@ -10,6 +10,7 @@ before it.  That is what makes the groups (new, returning) worth looking at apar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,7 @@ def make_timeline(
     data: Interactions,
     settings: Settings,
     *,
-    borders: list[int],
+    borders: Sequence[int],
     held_share: float,
     seed: int,
 ) -> Timeline:

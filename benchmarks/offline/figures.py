@@ -79,7 +79,9 @@ class Draws:
         self.users, self._row = np.unique(users, return_inverse=True)
         count = len(self.users)
         rng = np.random.default_rng(seed)
-        self._times = rng.multinomial(count, np.full(count, 1.0 / max(count, 1)), size=draws)
+        self._times = np.zeros((draws, 0), np.int64)
+        if count:
+            self._times = rng.multinomial(count, np.full(count, 1.0 / count), size=draws)
 
     def means(self, values: Doubles) -> Doubles:
         """Mean over events in each draw.  Shapes: values (Q,) -> (draws,)."""

@@ -4,6 +4,10 @@ Each user likes a mixture of topics; every `drift_days` all mixtures have moved 
 smoothly.  Users act in sessions (bursts of about `burst` events), some stay away for the middle
 of the period and return.  Item texts bear their topic, so that a language model can find it.
 
+Besides, one change that no profile can follow and a model must learn (`shift_day`): in every topic
+the popularity of the items is turned round, the least wanted become the most wanted, at once or
+bit by bit over `shift_over_days`.  Without it, and without drift, the stream is stationary.
+
 Everything is labelled: item ids begin with ``syn-`` and events carry ``{"synthetic": true}``.
 Results on this data say that the machinery works, never how good the recommendations are.
 """
@@ -46,7 +50,8 @@ class Taste:
     """What is made up: how much of it, and how it moves.
 
     `focus` is the Dirichlet concentration of a user's tastes (small: one or two topics each);
-    `away_share` of users stay away for the middle 40% of the period and return.
+    `away_share` of users stay away for the middle 40% of the period and return; `shift_day` 0:
+    popularity never turns.
     """
 
     users: int = 500
@@ -58,6 +63,8 @@ class Taste:
     burst: float = 5.0
     focus: float = 0.15
     away_share: float = 0.25
+    shift_day: float = 0.0
+    shift_over_days: float = 0.0
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -69,6 +76,11 @@ class Taste:
         if self.topics > min(len(TOPICS), self.items):
             wrong.append(
                 f"topics={self.topics} must be at most {len(TOPICS)} and items={self.items}"
+            )
+        if self.shift_day < 0 or self.shift_over_days < 0:
+            wrong.append(
+                f"shift_day={self.shift_day} and shift_over_days={self.shift_over_days} must not "
+                "be less than zero"
             )
         if self.burst < 1:
             wrong.append(f"burst={self.burst} must be at least 1")
@@ -108,12 +120,18 @@ def generate(taste: Taste) -> Dataset:
     mixture = tastes_at(liked[user], (ts - START_S) / DAY_S / taste.drift_days)
     dice = rng.random(len(ts))[:, None]
     topic = np.minimum((mixture.cumsum(axis=1) < dice).sum(axis=1), taste.topics - 1)
-    item = np.empty(len(ts), np.int32)
+    place = np.empty(len(ts), np.int64)
     for number, inside in enumerate(members):
         rows = np.flatnonzero(topic == number)
         popularity = 1.0 / np.arange(1, len(inside) + 1)
-        item[rows] = rng.choice(inside, size=len(rows), p=popularity / popularity.sum())
+        place[rows] = rng.choice(len(inside), size=len(rows), p=popularity / popularity.sum())
     action = rng.choice(len(ACTIONS), size=len(ts), p=ACTION_SHARES).astype(np.int32)
+    # Drawn last, and always: streams of one seed are then equal up to the shift.
+    turned = rng.random(len(ts)) < shifted_share((ts - START_S) / DAY_S, taste)
+    item = np.empty(len(ts), np.int32)
+    for number, inside in enumerate(members):
+        rows = np.flatnonzero(topic == number)
+        item[rows] = inside[np.where(turned[rows], -1 - place[rows], place[rows])]
     sessions = Codes(session.astype(np.int32), tuple(f"s{n}" for n in range(session.max() + 1)))
     events = EventTable(
         prefix="syn",
@@ -148,6 +166,20 @@ def tastes_at(
     after = liked[rows, (places - whole[:, None] - 1) % topics]
     moved: npt.NDArray[np.float64] = (1 - part) * before + part * after
     return moved
+
+
+def shifted_share(days: npt.NDArray[np.float64], taste: Taste) -> npt.NDArray[np.float64]:
+    """Share of events, day by day, that follow the turned popularity.  Shapes: (N,) -> (N,).
+
+    >>> shifted_share(np.array([1.0, 4.0, 9.0]), Taste(shift_day=2.0, shift_over_days=4.0)).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if taste.shift_day == 0.0:
+        return np.zeros(len(days))
+    passed = days - taste.shift_day
+    if taste.shift_over_days == 0.0:
+        return (passed >= 0.0).astype(np.float64)
+    return np.clip(passed / taste.shift_over_days, 0.0, 1.0)
 
 
 def _items(

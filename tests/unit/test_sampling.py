@@ -108,7 +108,7 @@ def test_the_most_recent_share_is_held_out_with_ties_in_order_of_arrival() -> No
 
 def test_batches_hold_every_fresh_window_once_and_their_share_of_the_past() -> None:
     fresh = make_windows([segment(6, user=u) for u in range(1, 31)], CATALOGUE, ACTIONS, 8)
-    past = make_windows([segment(9, user=u) for u in range(50, 57)], CATALOGUE, ACTIONS, 10)
+    past = make_windows([segment(9, user=u) for u in range(50, 70)], CATALOGUE, ACTIONS, 10)
 
     made = list(batches(fresh, past, 10, 0.4, np.random.default_rng(0)))
 
@@ -116,6 +116,17 @@ def test_batches_hold_every_fresh_window_once_and_their_share_of_the_past() -> N
     assert [int((~b.replayed).sum()) for b in made] == [6] * 5
     assert [int(b.replayed.sum()) for b in made] == [4] * 5
     assert all(b.targets.shape[1] == b.items.shape[1] + 1 for b in made)
+
+
+def test_a_little_past_is_spread_over_the_epoch_and_not_repeated() -> None:
+    fresh = make_windows([segment(6, user=u) for u in range(1, 41)], CATALOGUE, ACTIONS, 8)
+    past = make_windows([segment(4 + u, user=50 + u) for u in range(4)], CATALOGUE, ACTIONS, 10)
+
+    made = list(batches(fresh, past, 10, 0.5, np.random.default_rng(0)))
+
+    replayed = np.concatenate([b.mask[b.replayed].sum(1).numpy() for b in made])
+    assert sorted(replayed.tolist()) == [3, 4, 5, 6]
+    assert max(int(b.replayed.sum()) for b in made) == 1
 
 
 def test_equal_seeds_give_equal_batches() -> None:

@@ -92,8 +92,44 @@ def test_some_users_stay_away_and_return() -> None:
         ("seed=often", "'seed=often' is not a number"),
         ("topics=99", "topics=99 must be at most 12"),
         ("burst=0.5", "burst=0.5 must be at least 1"),
+        ("shift_day=-1", "must not be less than zero"),
     ],
 )
 def test_bad_options_say_what_is_wrong(options: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         load_dataset(f"synthetic:{options}")
+
+
+def popularity(taste: Taste, first_day: float, last_day: float) -> Shares:
+    """Share of each item in a span of days.  Shapes: -> (items,)."""
+    dataset = generate(taste)
+    inside = [
+        int(event.item_id.removeprefix("syn-"))
+        for event in dataset.events
+        if first_day <= (event.ts - START_S) / DAY_S < last_day
+    ]
+    counts = np.bincount(inside, minlength=taste.items)
+    shares: Shares = counts / counts.sum()
+    return shares
+
+
+def test_a_shift_turns_popularity_round_on_its_day_and_changes_nothing_before() -> None:
+    steady = Taste(items=80, events=20_000, drift_days=1e9, away_share=0.0)
+    shifted = Taste(items=80, events=20_000, drift_days=1e9, away_share=0.0, shift_day=15.0)
+
+    assert np.array_equal(popularity(steady, 0, 15), popularity(shifted, 0, 15))
+    before, after = popularity(shifted, 0, 15), popularity(shifted, 15, 30)
+    assert np.corrcoef(before, popularity(steady, 15, 30))[0, 1] > 0.9
+    assert np.corrcoef(before, after)[0, 1] < 0.3
+
+
+def test_a_gradual_shift_comes_bit_by_bit() -> None:
+    slow = Taste(
+        items=80, events=20_000, drift_days=1e9, away_share=0.0, shift_day=10.0,
+        shift_over_days=10.0,
+    )  # fmt: skip
+    before = popularity(slow, 0, 10)
+
+    likeness = [np.corrcoef(before, popularity(slow, day, day + 4))[0, 1] for day in (10, 14, 20)]
+
+    assert likeness[0] > likeness[1] > likeness[2]
