@@ -35,6 +35,7 @@ from learner.rounds import (
     run_round,
     save_plan,
 )
+from learner.tracking import told
 from profiles.config import Settings
 from profiles.errors import LearnerError
 from profiles.events import ReleaseNotice
@@ -152,11 +153,15 @@ class Rounds:
         identity = round_identity(plan, catalogue, self._settings)
 
         def work(is_cancelled: Callable[[], bool]) -> Finished:
-            hooks = Hooks(self._report, is_cancelled, self._checkpoint_path, identity)
-            outcome = run_round(
-                self._settings, plan, catalogue, parent, self._store, sequence,
-                self._directory, hooks,
-            )  # fmt: skip
+            on_failure = self._metrics.tracker_failures.inc
+            with told(self._settings, f"round-{plan.number}", on_failure) as figures:
+                hooks = Hooks(
+                    self._report, is_cancelled, self._checkpoint_path, identity, figures=figures
+                )
+                outcome = run_round(
+                    self._settings, plan, catalogue, parent, self._store, sequence,
+                    self._directory, hooks,
+                )  # fmt: skip
             self._measure(outcome)
             return self._save_outcome(
                 Finished(

@@ -172,7 +172,7 @@ def run_round(
     """
     actions = ActionWeights.from_settings(settings.actions)
     fresh, past = segments_from_bytes(plan.fresh), segments_from_bytes(plan.past)
-    held = [_held_part(s, plan.border) for s in fresh if is_held_out(s, plan.border).any()]
+    held = [held_part(s, plan.border) for s in fresh if is_held_out(s, plan.border).any()]
     training = [part for s in fresh if (part := before_border(s, plan.border)) is not None]
     counts_before, counts = item_counts(parent.items, catalogue, training)
     data = RoundData(
@@ -273,7 +273,7 @@ def item_counts(
     return before, (before + counted).astype(np.float32)
 
 
-def _held_part(segment: Segment, border: tuple[float, int]) -> Segment:
+def held_part(segment: Segment, border: tuple[float, int]) -> Segment:
     """The same events, asked about from the border on."""
     first = int(np.argmax(is_held_out(segment, border)))
     return replace(segment, first_target=max(first, segment.first_target))

@@ -28,6 +28,7 @@ from learner.rollout.desk import RolloutDesk
 from learner.rollout.outcomes import OutcomeFeed
 from learner.sampling import ActionWeights
 from learner.sensing import Sensor
+from learner.tracking import require_tracker
 from profiles.config import Settings
 from profiles.endpoint import Endpoint
 from profiles.logs import get_logger
@@ -52,7 +53,8 @@ def learner_directory(settings: Settings) -> Path:
 def run_learner(settings: Settings, stop: threading.Event, metrics: LearnerMetrics) -> None:
     """Learn until `stop` is set; then checkpoint, commit and close within 20 s.
 
-    Raises: BrokerError, TopicError, StoreError, ReleaseError, ModelError, LearnerError.
+    Raises: SettingsError, BrokerError, TopicError, StoreError, ReleaseError, ModelError,
+    LearnerError.
     """
     learner = _Learner(settings, metrics)
     try:
@@ -67,6 +69,7 @@ class _Learner:
 
     def __init__(self, settings: Settings, metrics: LearnerMetrics) -> None:
         self._settings, self._metrics = settings, metrics
+        require_tracker(settings.learner.tracker)
         # Read by the endpoint's thread, which must not touch the consumers.
         self._not_ready: str | None = "reading items, releases and erasures"
         self._turned_s = self._committed_s = self._learned_s = time.monotonic()

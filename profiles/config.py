@@ -155,6 +155,20 @@ class StoreSettings(BaseModel):
     sync_writes: bool = Field(False, description="fsync every batch; the changelog makes it moot")
 
 
+class TrackerSettings(BaseModel):
+    """Where rounds are told to, besides the metrics."""
+
+    model_config = FROZEN
+
+    kind: Literal["none", "tensorboard", "mlflow", "wandb"] = Field(
+        "none", description="needs the extra driftline[trackers]"
+    )
+    directory: Path | None = Field(None, description="default: tracking under store.directory")
+    uri: str | None = Field(
+        None, description="of an MLflow server; default: a database in the directory"
+    )
+
+
 class LearnerSettings(BaseModel):
     """How the learner learns."""
 
@@ -229,6 +243,7 @@ class LearnerSettings(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")
     distill: float = Field(0.1, ge=0, description="weight of distillation on replayed events")
+    tracker: TrackerSettings = TrackerSettings()
     gate_tolerance: float = Field(
         0.02, ge=0, description="relative loss of NDCG@10 that the gate forgives"
     )

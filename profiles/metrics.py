@@ -265,3 +265,8 @@ class LearnerMetrics:
             "Releases rolled back because they did harm live",
             registry=registry,
         )
+        self.tracker_failures = Counter(
+            "driftline_tracker_failures",
+            "Rounds whose experiment tracker failed and was left aside",
+            registry=registry,
+        )

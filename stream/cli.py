@@ -175,6 +175,68 @@ def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPor
 
 
 @app.command()
+def tune(
+    data: Annotated[
+        str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
+    ] = "movielens",
+    path: Annotated[Path | None, typer.Option(help="Directory or file of the data set.")] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for tabular data.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which no new trial begins.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage to go on with: sqlite:///tune.db")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write what was found here, as TOML.", dir_okay=False)
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for better settings of the learner, on the validation slice of a data set.
+
+    What is found is compared with what the search began from on the last tenth of the events,
+    which the search never sees.
+
+    Example: `driftline tune movielens --trials 30 --out tuned.toml`
+    """
+    from learner.tuning import tune as search
+    from stream.datasets import load_dataset
+
+    settings = read_settings(config)
+    dataset = load_dataset(data, path, _columns(mapping))
+    tuned = search(
+        settings,
+        dataset.items,
+        dataset.events,
+        trials=trials,
+        timeout_s=timeout,
+        storage=storage,
+    )
+    if out is not None:
+        out.write_text(tuned.to_toml())
+    if as_json:
+        _print_json(tuned)
+        return
+    print(tuned.to_toml())
+    was, now = tuned.comparison.parent, tuned.comparison.candidate
+    print(
+        f"# {tuned.trials} trials ({tuned.pruned} given up early) in {tuned.seconds:.0f} s; "
+        f"validation NDCG@10 {tuned.validation_ndcg:.4f}\n"
+        f"# on {tuned.comparison.events} later events, unseen by the search: {was:.4f} before, "
+        f"{now:.4f} with these (standard error of the difference "
+        f"{tuned.comparison.standard_error:.4f})"
+    )
+
+
+def _columns(mapping: list[str] | None) -> dict[str, str] | None:
+    return dict(pair.split("=", 1) for pair in mapping or [] if "=" in pair) or None
+
+
+@app.command()
 def replay(
     data: Annotated[
         str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
@@ -207,8 +269,7 @@ def replay(
     from stream.replay import replay as replay_dataset
 
     settings = read_settings(config, bootstrap)
-    columns = dict(pair.split("=", 1) for pair in mapping or [] if "=" in pair)
-    dataset = load_dataset(data, path, columns or None)
+    dataset = load_dataset(data, path, _columns(mapping))
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     report = replay_dataset(
