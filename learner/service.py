@@ -69,7 +69,7 @@ class _Learner:
 
     def __init__(self, settings: Settings, metrics: LearnerMetrics) -> None:
         self._settings, self._metrics = settings, metrics
-        require_tracker(settings.learner.tracker)
+        require_tracker(settings.tracker)
         # Read by the endpoint's thread, which must not touch the consumers.
         self._not_ready: str | None = "reading items, releases and erasures"
         self._turned_s = self._committed_s = self._learned_s = time.monotonic()

@@ -172,19 +172,19 @@ def require_tracker(settings: TrackerSettings) -> None:
     library = {"none": None, "tensorboard": "tensorboard"}.get(settings.kind, settings.kind)
     if library is not None and importlib.util.find_spec(library) is None:
         raise SettingsError(
-            f"learner.tracker.kind is {settings.kind!r}, but the library {library!r} is not "
+            f"tracker.kind is {settings.kind!r}, but the library {library!r} is not "
             "installed; add it with: pip install 'driftline[trackers]'"
         )
 
 
 def open_tracker(settings: Settings, run: str) -> Tracker | None:
     """The tracker that the settings name; None for none.  Raises: whatever its library raises."""
-    asked: TrackerSettings = settings.learner.tracker
+    asked: TrackerSettings = settings.tracker
     place = asked.directory or settings.store.directory / "tracking"
     parameters = {
         f"{section}.{name}": str(value)
         for section, values in (("model", settings.model), ("learner", settings.learner))
-        for name, value in values.model_dump(exclude={"tracker"}).items()
+        for name, value in values.model_dump().items()
     }
     if asked.kind == "tensorboard":
         return TensorBoard(place, run, parameters)

@@ -243,7 +243,6 @@ class LearnerSettings(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")
     distill: float = Field(0.1, ge=0, description="weight of distillation on replayed events")
-    tracker: TrackerSettings = TrackerSettings()
     gate_tolerance: float = Field(
         0.02, ge=0, description="relative loss of NDCG@10 that the gate forgives"
     )
@@ -326,6 +325,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     learner: LearnerSettings = LearnerSettings()
     rollout: RolloutSettings = RolloutSettings()
+    tracker: TrackerSettings = TrackerSettings()
     security: SecuritySettings = SecuritySettings()
     http: HttpSettings = HttpSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

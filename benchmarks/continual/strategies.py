@@ -30,8 +30,8 @@ STRATEGIES = (
     Strategy("frozen", "the base, never trained again", mode="none"),
     Strategy(
         "naive",
-        "fine-tuning on the fresh block alone, none of the product's devices: no replay, no pull to "
-        "the parent, no distillation, the first round's learning rate",
+        "fine-tuning on the fresh block alone, none of the product's devices: no replay, no pull "
+        "to the parent, no distillation, the first round's learning rate",
         learner={"replay_share": 0.0, "later_lr_factor": 1.0, **NO_ANCHOR},
     ),
     Strategy(

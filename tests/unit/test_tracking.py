@@ -18,7 +18,7 @@ STEPS = ((1, {"loss": 0.75}), (2, {"loss": 0.5}))
 
 
 def tracked(kind: str, directory: Path) -> Settings:
-    return load_settings(learner={"tracker": {"kind": kind, "directory": str(directory)}})
+    return load_settings(tracker={"kind": kind, "directory": str(directory)})
 
 
 def tell(settings: Settings) -> int:
@@ -35,9 +35,9 @@ def test_tensorboard_can_read_what_a_round_told(tmp_path: Path) -> None:
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(str(tmp_path / "round-1"))  # type: ignore[no-untyped-call]
-    read.Reload()  # type: ignore[no-untyped-call]
-    scalars = read.Scalars("polish/loss")  # type: ignore[no-untyped-call]
+    read = EventAccumulator(str(tmp_path / "round-1"))
+    read.Reload()
+    scalars = read.Scalars("polish/loss")
     assert [(point.step, point.value) for point in scalars] == [(1, 0.75), (2, 0.5)]
 
 

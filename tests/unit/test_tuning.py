@@ -26,7 +26,7 @@ def made_up() -> tuple[list[Item], list[Event]]:
     rng = np.random.default_rng(3)
     items = [Item(f"i{at}", title=f"tale number {at}") for at in range(ITEMS)]
     at = rng.integers(ITEMS, size=USERS)
-    events = []
+    events: list[Event] = []
     for turn in range(EACH):
         for user in range(USERS):
             at[user] = at[user] + 1 if rng.random() < 0.85 else rng.integers(ITEMS)
