@@ -1,10 +1,9 @@
 """Every search and every test as a process of its own, some at a time, each on one thread.
 
 A finished answer stays in the work folder under a name made of all that went into it, the code
-of the method included; the next
-run with the same folder takes it from there.  So a run that was cut off goes on where it stopped,
-and a change of one method's settings runs that method alone.  A method that fails is reported with
-its last words, and the rest goes on.
+of the method included; the next run with the same folder takes it from there.  So a run that was
+cut off goes on where it stopped, and a changed method runs alone.  A method that fails is reported
+with its last words, and the rest goes on.
 """
 
 from __future__ import annotations
