@@ -37,6 +37,8 @@ from profiles.config import ModelSettings
 from stream.datasets import FORMATS
 
 SMOKE = {"users": 60, "search_cpu_s": 1.0, "fit_cpu_s": 3.0, "seeds": 1}
+OF_THIS_MACHINE = ("path", "work", "prefix")
+"""Arguments that say nothing about the result and are not told in it."""
 ALLOWED_DIFFERENCE = 1e-6
 
 
@@ -75,7 +77,7 @@ def main() -> None:
     report(
         asked.name,
         asked.seed,
-        vars(asked),
+        {name: value for name, value in vars(asked).items() if name not in OF_THIS_MACHINE},
         started_load,
         data="synthetic" if data.synthetic else data.name,
         events=len(data),
@@ -84,6 +86,7 @@ def main() -> None:
         difference_from_ranx=difference,
         unavailable=unavailable,
         failed=jobs.failed,
+        reached=comparison.reached(rows, data.name if not (asked.users or asked.core) else ""),
         peers=QUALITY.installed(),
         **comparison.as_result(rows, ratios, played),
     )

@@ -105,6 +105,18 @@ def compare(
     return rows, ratios
 
 
+def reached(rows: list[Row], data_name: str) -> list[Result]:
+    """Ours against the figures it must reach by itself, on the data set that they are set for."""
+    if data_name != LOWEST_ON:
+        return []
+    return [
+        {"protocol": row.protocol, "slice": row.slice, "ndcg10": row.figures.ndcg.mean,
+         "bar": bar, "is_met": row.figures.ndcg.mean >= bar}
+        for row in rows
+        if row.method == OURS and (bar := LOWEST.get((row.protocol, row.slice))) is not None
+    ]  # fmt: skip
+
+
 def as_result(
     rows: list[Row], ratios: list[Ratio], played: Mapping[str, Mapping[str, Played]]
 ) -> Result:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.offline.comparison import compare, words
+from benchmarks.offline.comparison import compare, reached, words
 from benchmarks.offline.exchange import (
     Answer,
     Settings,
@@ -138,3 +138,5 @@ def test_ours_is_compared_with_the_best_peer_of_each_slice() -> None:
     cold = [ratio for ratio in ratios if ratio.slice == "cold_items"]
     assert {ratio.bar for ratio in cold} == {1.5, 1.0}
     assert len([row for row in rows if row.slice == "all"]) == 4
+    assert [one["is_met"] for one in reached(rows, "movielens-100k")] == [True]
+    assert reached(rows, "another set") == []
