@@ -1,0 +1,1 @@
+"""The learner's settings one at a time: which of them pay."""
