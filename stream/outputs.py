@@ -142,12 +142,9 @@ class Recommender:
     ) -> list[bytes]:
         history_rows = self._history_rows(records, space)
         columns, weights = history_shares(ranked, history_rows, space, self.settings.reasons)
-        past = np.take_along_axis(history_rows[:, None, :], columns, axis=2)
-        for column in range(1, past.shape[2]):
-            # A user may have touched one item twice: it is named once.
-            weights[:, :, column][(past[:, :, :column] == past[:, :, column, None]).any(axis=2)] = 0
         # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
-        past_rows, shares = past.tolist(), np.round(weights.astype(np.float64), 4).tolist()
+        past_rows = np.take_along_axis(history_rows[:, None, :], columns, axis=2).tolist()
+        shares = np.round(weights.astype(np.float64), 4).tolist()
         rows, scores = ranked.rows.tolist(), np.round(ranked.scores.astype(np.float64), 5).tolist()
         chances = self._chances(ranked, space)
         plain = [[(1.0, 0)] * ranked.rows.shape[1]] * len(ranked.rows)
@@ -217,13 +214,14 @@ class Recommender:
     ) -> ScoredItem:
         items = self.catalog.items
         item = items[row]
-        reasons = [
-            Reason(
-                "history", share, items[at].item_id, items[at].title, _shared_tag(item, items[at])
-            )
-            for at, share in zip(past_rows, shares, strict=True)
-            if share > 0.0
-        ]
+        reasons: list[Reason] = []
+        for at, (past_row, share) in enumerate(zip(past_rows, shares, strict=True)):
+            # A user may have touched one item twice: it is named once.
+            if share > 0.0 and past_row not in past_rows[:at]:
+                past = items[past_row]
+                reasons.append(
+                    Reason("history", share, past.item_id, past.title, _shared_tag(item, past))
+                )
         propensity, rank = shown
         why = reasons or _POPULAR
         return ScoredItem(item.item_id, score, item.title, why, propensity, chance, rank)
