@@ -240,7 +240,7 @@ def test_the_example_settings_are_allowed(monkeypatch: pytest.MonkeyPatch) -> No
         commented = re.match(r"# (\w+) = ([^#]+)", line)
         if commented and commented.group(1) not in ("signing_key", "trusted_keys"):
             name, value = commented.group(1), tomllib.loads(f"x = {commented.group(2)}")["x"]
-            sections = [plain, plain.serving, plain.profile, plain.learner]
+            sections = [plain, plain.serving, plain.profile, plain.learner, plain.model]
             assert value in [getattr(section, name, None) for section in sections], name
 
 
