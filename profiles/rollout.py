@@ -40,7 +40,9 @@ def in_canary(users: Sequence[bytes], release_id: str, share: float) -> npt.NDAr
     # A keyed hash: one release's canary says nothing about the next one's.
     salt = hashlib.blake2b(release_id.encode(), digest_size=16).digest()
     drawn = b"".join(hashlib.blake2b(u, digest_size=8, key=salt).digest() for u in users)
-    return np.frombuffer(drawn, dtype="<u8") < np.uint64(round(min(share, 1.0) * (2**64 - 1)))
+    # 53 bits, as many as a float holds: of 64, a share of 1 would round to a number beyond them.
+    places = np.frombuffer(drawn, dtype="<u8") >> np.uint64(11)
+    return places < np.uint64(round(min(share, 1.0) * 2**53))
 
 
 @dataclass(slots=True)
