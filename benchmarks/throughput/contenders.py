@@ -56,16 +56,17 @@ class Meter:
 
 def faust_empty(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
     """A Faust agent that takes raw bytes and does nothing with them."""
-    app, done = _faust_app(bootstrap, directory, "memory://")
 
-    async def empty(stream: Any) -> None:
-        async for _ in stream:
-            if meter.add():
-                done.set()
+    def declare(app: Any, done: asyncio.Event) -> None:
+        async def empty(stream: Any) -> None:
+            async for _ in stream:
+                if meter.add():
+                    done.set()
 
-    channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
-    app.agent(channel, name="empty")(empty)
-    _run_faust(app, done)
+        channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
+        app.agent(channel, name="empty")(empty)
+
+    _run_faust(bootstrap, directory, "memory://", declare)
 
 
 def faust_table(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
@@ -79,40 +80,47 @@ def faust_table_rocksdb(bootstrap: str, topic: str, meter: Meter, directory: Pat
 
 
 def _faust_counter(bootstrap: str, topic: str, meter: Meter, directory: Path, store: str) -> None:
-    app, done = _faust_app(bootstrap, directory, store)
-    table = app.Table("counts", default=int, partitions=app.conf.topic_partitions)
 
-    async def count(stream: Any) -> None:
-        async for user, _ in stream.items():
-            table[user] += 1
-            if meter.add():
-                done.set()
+    def declare(app: Any, done: asyncio.Event) -> None:
+        table = app.Table("counts", default=int, partitions=app.conf.topic_partitions)
 
-    app.agent(app.topic(topic, key_serializer="raw", value_serializer="json"), name="count")(count)
-    _run_faust(app, done)
+        async def count(stream: Any) -> None:
+            async for user, _ in stream.items():
+                table[user] += 1
+                if meter.add():
+                    done.set()
+
+        channel = app.topic(topic, key_serializer="raw", value_serializer="json")
+        app.agent(channel, name="count")(count)
+
+    _run_faust(bootstrap, directory, store, declare)
 
 
-def _faust_app(bootstrap: str, directory: Path, store: str) -> tuple[Any, asyncio.Event]:
+def _run_faust(
+    bootstrap: str, directory: Path, store: str, declare: Callable[[Any, asyncio.Event], None]
+) -> None:
+    """Run an app until its agent says that it is done.
+
+    The app is made inside the loop that runs it: made outside, its queues belong to another loop,
+    and the first one that fills up (at 4,096 events) waits for ever.
+    """
     faust: Any = importlib.import_module("faust")
-    name = f"bench-{directory.name}"
-    app = faust.App(
-        name,
-        broker=f"kafka://{bootstrap}",
-        store=store,
-        datadir=str(directory),
-        web_enabled=False,
-        autodiscover=False,
-        topic_partitions=4,
-        topic_disable_leader=True,
-        consumer_auto_offset_reset="earliest",
-    )
-    return app, asyncio.Event()
-
-
-def _run_faust(app: Any, done: asyncio.Event) -> None:
     uvloop: Any = importlib.import_module("uvloop")
 
     async def main() -> None:
+        app = faust.App(
+            f"bench-{directory.name}",
+            broker=f"kafka://{bootstrap}",
+            store=store,
+            datadir=str(directory),
+            web_enabled=False,
+            autodiscover=False,
+            topic_partitions=4,
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="earliest",
+        )
+        done = asyncio.Event()
+        declare(app, done)
         await app.start()
         await done.wait()
 
