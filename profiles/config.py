@@ -110,7 +110,9 @@ class ServingSettings(BaseModel):
     )
     max_ahead_s: float = Field(300.0, ge=0, description="how far ahead an event may be dated")
     max_message_bytes: int = Field(65_536, ge=256, description="larger messages are dead letters")
-    chunk_records: int = Field(1000, ge=1, le=100_000, description="events applied in one batch")
+    chunk_records: int = Field(
+        4000, ge=1, le=100_000, description="events applied in one batch, at most"
+    )
     catalogue_wait_s: float = Field(
         2.0, ge=0, description="how long an event of an unknown item waits for the item"
     )

@@ -2,11 +2,13 @@
 
 The partition of an output is that of its cause: topics keyed by user are cut alike, so the key
 need not be hashed again.  The producer is idempotent and keeps the order of each partition;
-`send` returns as soon as the records are queued, `Sent.acknowledged` when the broker has them.
+`send` waits for nothing: the next chunk is applied while the batches of this one are on their way.
+`Sent.acknowledged` returns when the broker has them.  What is on its way is bounded by `Delivery`.
 
-What surprised us: of several coroutines that wait to queue a batch for one partition, aiokafka
-lets a newcomer pass.  A sweep's or a flush's record of a profile could so end up behind a newer one
-in the changelog, which a restore would believe; hence one at a time and partition, in order.
+What surprised us: aiokafka queues one batch per partition, so a chunk of nine waited for eight
+round trips before the next could begin.  And of several coroutines that wait to queue a batch,
+it lets a newcomer pass: a sweep's or a flush's record of a profile could so end up behind a newer
+one in the changelog, which a restore would believe.  Hence a task per batch, and turns in order.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Publisher:
     def __init__(self, bootstrap: str, topics: Topics, client_id: str) -> None:
         self._topics = topics
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
             client_id=client_id,
@@ -87,37 +90,35 @@ class Publisher:
 
     async def stop(self) -> None:
         """Deliver what is queued, then disconnect."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
         await self._producer.stop()
 
     async def send(
         self, sent: Sent, topic: str, partition: int, messages: Iterable[Message]
     ) -> None:
         """Queue messages in order and note their batches in `sent`."""
-        # asyncio's locks are fair: whoever came first, as the state thread answered, goes first.
-        async with self._turns[topic, partition]:
-            batch = self._producer.create_batch()
-            for message in messages:
-                while (
-                    batch.append(
-                        timestamp=None,
-                        key=message.key,
-                        value=message.value,
-                        headers=list(message.headers),
+        new_batch = self._producer.create_batch
+        batch = new_batch()
+        for message in messages:
+            while (
+                batch.append(
+                    timestamp=None, key=message.key, value=message.value, headers=message.headers
+                )
+                is None
+            ):
+                if batch.record_count() == 0:
+                    raise BrokerError(
+                        f"a record of {len(message.value or b'')} bytes for {topic} is larger "
+                        f"than a batch may be ({MAX_RECORD_BYTES})"
                     )
-                    is None
-                ):
-                    if batch.record_count() == 0:
-                        raise BrokerError(
-                            f"a record of {len(message.value or b'')} bytes for {topic} is larger "
-                            f"than a batch may be ({MAX_RECORD_BYTES})"
-                        )
-                    await self._send_batch(sent, batch, topic, partition)
-                    batch = self._producer.create_batch()
-                if batch.size() >= BATCH_BYTES:
-                    await self._send_batch(sent, batch, topic, partition)
-                    batch = self._producer.create_batch()
-            if batch.record_count():
-                await self._send_batch(sent, batch, topic, partition)
+                self._queue(sent, batch, topic, partition)
+                batch = new_batch()
+            if batch.size() >= BATCH_BYTES:
+                self._queue(sent, batch, topic, partition)
+                batch = new_batch()
+        if batch.record_count():
+            self._queue(sent, batch, topic, partition)
 
     async def send_dead(
         self, sent: Sent, topic: str, partition: int, dead: list[DeadLetter]
@@ -128,11 +129,19 @@ class Publisher:
         ]
         await self.send(sent, self._topics.dlq(topic), partition, messages)
 
-    async def _send_batch(self, sent: Sent, batch: Any, topic: str, partition: int) -> None:
-        count = batch.record_count()
+    def _queue(self, sent: Sent, batch: Any, topic: str, partition: int) -> None:
         batch.close()
-        future = await self._producer.send_batch(batch, topic, partition=partition)
-        sent.futures.append((topic, partition, count, future))
+        passed_on = asyncio.create_task(self._pass_on(batch, topic, partition))
+        self._under_way.add(passed_on)
+        passed_on.add_done_callback(self._under_way.discard)
+        # Tasks start in the order in which they were made, and asyncio's locks are fair.
+        sent.futures.append((topic, partition, batch.record_count(), passed_on))
+
+    async def _pass_on(self, batch: Any, topic: str, partition: int) -> Any:
+        """Returns: the broker's acknowledgement."""
+        async with self._turns[topic, partition]:
+            acknowledged = await self._producer.send_batch(batch, topic, partition=partition)
+        return await acknowledged
 
 
 def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:

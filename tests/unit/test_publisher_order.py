@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -43,12 +44,17 @@ class Producer:
     def create_batch(self) -> Batch:
         return Batch()
 
-    async def send_batch(self, batch: Batch, topic: str, partition: int) -> None:
+    async def send_batch(
+        self, batch: Batch, topic: str, partition: int
+    ) -> asyncio.Future[SimpleNamespace]:
         while self._drained is not None and not self._drained.done():
             await asyncio.shield(self._drained)
             await asyncio.sleep(0)  # between being woken and having another look
         self.log += batch.values
         self._drained = asyncio.get_running_loop().create_future()
+        acknowledged: asyncio.Future[SimpleNamespace] = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(SimpleNamespace(offset=len(self.log) - 1))
+        return acknowledged
 
     def drain(self) -> None:
         assert self._drained is not None
@@ -62,7 +68,9 @@ async def test_a_record_never_passes_one_that_was_sent_before_it() -> None:
     publisher._producer = cast(Any, producer)
 
     async def send(number: int) -> None:
-        await publisher.send(Sent(), "profiles", 0, [Message(b"user", b"%d" % number)])
+        sent = Sent()
+        await publisher.send(sent, "profiles", 0, [Message(b"user", b"%d" % number)])
+        await sent.acknowledged()
 
     waiting = [asyncio.create_task(send(number)) for number in range(3)]
     for number in range(3, 12):
