@@ -21,7 +21,7 @@ from profiles.head import Floats
 from profiles.rebuild import rebuild
 from profiles.scoring import unseen_ranks
 from profiles.space import Space
-from profiles.state import Records, bloom_slots
+from profiles.state import EVENT_DTYPE, Records, bloom_slots
 from profiles.updater import Steps, advance_all
 
 BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
@@ -95,13 +95,14 @@ def apply_batch(
     repeated = _repeated(records, batch, ~replayed)
     applied = np.flatnonzero(~replayed & ~repeated)
     todo = batch.take(applied)
-    touched = np.unique(todo.users)
-    rebuild(records, touched[records["release"][touched] != space.key], space, catalog)
-    chosen = (todo.event_keys >> np.uint64(11)).astype(np.float64) / 2.0**53 < prequential_share
-    ranks = np.full(len(applied), -1, dtype=np.int64)
     # Position of every event among its user's events in this batch.
     order = np.argsort(todo.users, kind="stable")
-    users, first, counts = np.unique(todo.users[order], return_index=True, return_counts=True)
+    in_order = todo.users[order]
+    first = np.flatnonzero(np.diff(in_order, prepend=-1))
+    users, counts = in_order[first], np.diff(first, append=len(order))
+    rebuild(records, users[records["release"][users] != space.key], space, catalog)
+    chosen = (todo.event_keys >> np.uint64(11)).astype(np.float64) / 2.0**53 < prequential_share
+    ranks = np.full(len(applied), -1, dtype=np.int64)
     lower = 0
     for upper in BUCKETS:
         members = np.flatnonzero((counts > lower) & (counts <= upper))
@@ -113,7 +114,13 @@ def apply_batch(
         mask = columns[None] < counts[members, None]
         at = order[np.where(mask, first[members, None] + columns[None], 0)]
         _advance_users(records, users[members], todo, at, mask, space, chosen, ranks)
-    _remember(records, todo, topic_key)
+    nth = np.empty(len(order), dtype=np.int64)
+    nth[order] = np.arange(len(order)) - np.repeat(first, counts)
+    _remember(records, todo, nth)
+    records["offset"][users] = todo.offsets[order[first + counts - 1]]
+    records["topic"][users] = np.uint64(topic_key)
+    records["events"][users] += counts.astype(np.uint32)
+    records["revision"][users] += counts.astype(np.uint32)
     ranked = np.flatnonzero(ranks >= 0)
     return Applied(
         applied=applied,
@@ -191,29 +198,20 @@ def _advance_users(
     records["last_ts"][users] = ts[everyone, last]
 
 
-def _remember(records: Records, todo: Batch, topic_key: int) -> None:
-    """Write history, recent ids, seen filter and offsets.  Events stand in offset order."""
+def _remember(records: Records, todo: Batch, nth: npt.NDArray[np.int64]) -> None:
+    """Write history, recent ids and seen filter.
+
+    Events stand in offset order; `nth` (M,) counts each event among its user's in this batch.
+    """
     users = todo.users
-    if not len(users):
-        return
-    order = np.argsort(users, kind="stable")
-    distinct, first, counts = np.unique(users[order], return_index=True, return_counts=True)
-    nth = np.empty(len(users), dtype=np.int64)
-    nth[order] = np.arange(len(users)) - np.repeat(first, counts)
+    events = np.empty(len(users), dtype=EVENT_DTYPE)
+    events["item"], events["ts"] = todo.item_keys, todo.ts
+    events["action"], events["value"] = todo.actions, todo.values
     number = records["events"][users].astype(np.int64) + nth
     # Where one slot is written twice, numpy keeps the later value: the later event.
-    slot = number % records["hist_item"].shape[1]
-    records["hist_item"][users, slot] = todo.item_keys
-    records["hist_ts"][users, slot] = todo.ts
-    records["hist_action"][users, slot] = todo.actions
-    records["hist_value"][users, slot] = todo.values
+    records["history"][users, number % records["history"].shape[1]] = events
     records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
     _mark_seen(records["seen"], users, todo.item_keys)
-    last = order[first + counts - 1]
-    records["offset"][distinct] = todo.offsets[last]
-    records["topic"][distinct] = np.uint64(topic_key)
-    records["events"][distinct] += counts.astype(np.uint32)
-    records["revision"][distinct] += counts.astype(np.uint32)
 
 
 def _mark_seen(seen: npt.NDArray[np.uint8], rows: Rows, item_keys: npt.NDArray[np.uint64]) -> None:

@@ -26,7 +26,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
 from profiles.space import Space
-from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
+from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
 from profiles.store import PartitionStore
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import Decoded, to_batch
@@ -98,7 +98,7 @@ class EventPath:
         self._action_names = list(actions)
         self._metrics = metrics
         self._recommender = Recommender(catalog, settings)
-        self._no_profile = empty_records(layout, 1).tobytes()
+        self._no_profile = encode_records(layout, empty_records(layout, 1))[0]
         self._unchecked = 0.0
 
     @property
@@ -126,7 +126,7 @@ class EventPath:
         """Profiles of users; a new user gets an empty one."""
         payloads = store.get_many(users)
         fresh = [payload is None for payload in payloads]
-        records, tails = split_tails(
+        records, tails = decode_records(
             self.layout, [self._no_profile if payload is None else payload for payload in payloads]
         )
         return Loaded(list(users), records, tails, fresh)
@@ -357,7 +357,7 @@ class EventPath:
 
     def _save(self, source: Source, loaded: Loaded, end: int | None, now_s: float) -> list[Message]:
         """Write profiles and watermark together; returns the changelog messages."""
-        payloads = encode_records(loaded.records, loaded.tails)
+        payloads = encode_records(self.layout, loaded.records, loaded.tails)
         watermark = source.store.watermark
         applied = watermark.applied if end is None else {**watermark.applied, source.topic: end}
         source.store.write(

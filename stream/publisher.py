@@ -103,7 +103,10 @@ class Publisher:
         for message in messages:
             while (
                 batch.append(
-                    timestamp=None, key=message.key, value=message.value, headers=message.headers
+                    timestamp=None,
+                    key=message.key,
+                    value=message.value,
+                    headers=list(message.headers),
                 )
                 is None
             ):

@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from profiles.errors import BrokerError
 from profiles.metrics import WorkerMetrics
-from profiles.state import RecordLayout, Records, split_tails
+from profiles.state import RecordLayout, Records, decode_records
 from profiles.store import PartitionStore
 from stream.state_thread import StateThread
 
@@ -114,7 +114,7 @@ def _furthest(
     layout: RecordLayout, records: Sequence[tuple[bytes, bytes | None]]
 ) -> dict[bytes, bytes | None]:
     """One payload per user; a tombstone ends what came before it."""
-    decoded, _ = split_tails(layout, [payload for _, payload in records if payload is not None])
+    decoded, _ = decode_records(layout, [payload for _, payload in records if payload is not None])
     places = iter(
         zip(
             decoded["topic"].tolist(),
@@ -144,8 +144,8 @@ def _is_newer(
     """Whether each changelog record should replace the local profile.  A tombstone always does."""
     both = [at for at in range(len(old)) if old[at] is not None and new[at] is not None]
     newer = [True] * len(old)
-    before, _ = split_tails(layout, [payload for at in both if (payload := old[at]) is not None])
-    after, _ = split_tails(layout, [payload for at in both if (payload := new[at]) is not None])
+    before, _ = decode_records(layout, [payload for at in both if (payload := old[at]) is not None])
+    after, _ = decode_records(layout, [payload for at in both if (payload := new[at]) is not None])
     for at, ahead in zip(both, _ahead(before, after).tolist(), strict=True):
         newer[at] = not ahead
     return newer

@@ -24,7 +24,7 @@ from learner.release_log import read_board
 from profiles.config import Settings, load_settings
 from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_json, encode
 from profiles.registry import ReleaseStore
-from profiles.state import RecordLayout, split_tails
+from profiles.state import RecordLayout, decode_records
 from profiles.topics import Topics
 
 PARTITIONS = 4
@@ -188,7 +188,7 @@ class Deployment:
         for record in self.read(self.topics.profiles):
             last[record.key.decode()] = record.value
         users = [user for user, payload in last.items() if payload]
-        records, _ = split_tails(layout, [payload for payload in last.values() if payload])
+        records, _ = decode_records(layout, [payload for payload in last.values() if payload])
         return dict(zip(users, records["events"].tolist(), strict=True))
 
     def wait_applied(self, total: int) -> None:

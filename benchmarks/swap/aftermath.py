@@ -19,7 +19,7 @@ from profiles.catalog import Catalog
 from profiles.rebuild import replay_history
 from profiles.release import open_release
 from profiles.space import Space
-from profiles.state import RecordLayout, Records, split_tails
+from profiles.state import RecordLayout, Records, decode_records
 
 CLOSE = 1e-3
 """Largest difference between a stored profile and its history replayed: float32 rounding."""
@@ -52,7 +52,7 @@ async def last_records(made: Deployment) -> Records:
                     last[record.key] = record.value
     finally:
         await consumer.stop()
-    records, _ = split_tails(_layout(made), list(last.values()))
+    records, _ = decode_records(_layout(made), list(last.values()))
     return records
 
 

@@ -24,7 +24,7 @@ from profiles.catalog import Catalog
 from profiles.config import load_settings
 from profiles.release import open_release
 from profiles.space import Space
-from profiles.state import RecordLayout, Records, empty_records, encode_records, split_tails
+from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
 from profiles.store import PartitionStore, Watermark
 from profiles.updater import Steps, advance_all, start_state
 from stream.chunks import Record
@@ -76,7 +76,7 @@ def measure(
 
     timed("to_batch", columns)
     store = PartitionStore(directory)
-    nobody = empty_records(layout, 1).tobytes()
+    nobody = encode_records(layout, empty_records(layout, 1))[0]
     # Filled once, so that reads find records: a worker's usual case.
     everyone = sorted({user for _, names in batches for user in names})
     for at in range(0, len(everyone), size):
@@ -109,9 +109,9 @@ def measure(
     def codec() -> int:
         for _, names in batches:
             payloads = [nobody if one is None else one for one in store.get_many(names)]
-            records, tails = split_tails(layout, payloads)
+            records, tails = decode_records(layout, payloads)
             loaded.append(records)
-            encode_records(records, tails)
+            encode_records(layout, records, tails)
         return count
 
     timed("get_and_record_codec", codec)

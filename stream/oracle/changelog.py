@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.errors import StoreCorruptError
 from profiles.head import Floats
-from profiles.state import RecordLayout, Records
+from profiles.state import RecordLayout, Records, decode_records
 from stream.oracle.ledger import Ints
 from stream.oracle.records import Raw
 
@@ -51,7 +50,6 @@ class Changelog:
 
 def read_changelog(records: Iterable[Raw], layout: RecordLayout) -> Changelog:
     """Take in the profiles topic.  Raises: StoreCorruptError for a record of another layout."""
-    dtype = layout.dtype
     index: dict[bytes, int] = {}
     last: dict[int, bytes] = {}
     erased: set[bytes] = set()
@@ -62,7 +60,7 @@ def read_changelog(records: Iterable[Raw], layout: RecordLayout) -> Changelog:
     columns: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in KEPT}
 
     def settle() -> None:
-        found = np.frombuffer(b"".join(block), dtype=dtype)
+        found, _ = decode_records(layout, block)
         for name in KEPT:
             columns[name].append(found[name].copy())
         block.clear()
@@ -75,16 +73,10 @@ def read_changelog(records: Iterable[Raw], layout: RecordLayout) -> Changelog:
         if not record.value:
             erased.add(key)
             continue
-        fixed = record.value[: dtype.itemsize]
-        if len(fixed) != dtype.itemsize:
-            raise StoreCorruptError(
-                f"changelog record {record.partition}/{record.offset} has {len(fixed)} bytes, "
-                f"these settings make it {dtype.itemsize}; use the deployment's own settings"
-            )
         user = index.setdefault(key, len(index))
-        last[user] = fixed
+        last[user] = record.value
         places.append((user, record.partition, record.offset))
-        block.append(fixed)
+        block.append(record.value)
         if len(block) == BLOCK:
             settle()
     settle()
@@ -103,7 +95,7 @@ def read_changelog(records: Iterable[Raw], layout: RecordLayout) -> Changelog:
         state=joined["state"].astype(np.float32),
         profile=joined["profile"].astype(np.float32),
         interest=joined["interest"].astype(np.float32),
-        last=np.frombuffer(b"".join(last[user] for user in range(len(index))), dtype=dtype),
+        last=decode_records(layout, [last[user] for user in range(len(index))])[0],
         erased=frozenset(erased),
         compacted_to=compacted_to,
     )

@@ -75,16 +75,17 @@ def count_events(ledger: Ledger, log: Changelog) -> Counts:
 
 def _ring_is_right(ledger: Ledger, user: int, log: Changelog, at: int) -> bool:
     record = log.last[at]
-    count, size = int(ledger.count[user]), len(record["hist_ts"])
+    ring = record["history"]
+    count, size = int(ledger.count[user]), len(ring)
     if int(record["events"]) != count:
         return False
     numbers = np.arange(max(0, count - size), count)
     rows, slots = ledger.first[user] + numbers, numbers % size
     return bool(
-        (record["hist_ts"][slots] == ledger.ts[rows]).all()
-        and (record["hist_action"][slots] == ledger.actions[rows]).all()
-        and (record["hist_value"][slots] == ledger.values[rows]).all()
-        and (record["hist_item"][slots] == ledger.item_keys[rows]).all()
+        (ring["ts"][slots] == ledger.ts[rows]).all()
+        and (ring["action"][slots] == ledger.actions[rows]).all()
+        and (ring["value"][slots] == ledger.values[rows]).all()
+        and (ring["item"][slots] == ledger.item_keys[rows]).all()
     )
 
 

@@ -26,7 +26,7 @@ from profiles.events import (
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import in_canary
 from profiles.space import Space
-from profiles.state import Records, split_tails
+from profiles.state import Records, decode_records
 from profiles.store import PartitionStore
 from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk
@@ -84,7 +84,7 @@ class Bench:
     def record(self, user: str) -> Records:
         (payload,) = self.source.store.get_many([user.encode()])
         assert payload is not None
-        return split_tails(LAYOUT, [payload])[0]
+        return decode_records(LAYOUT, [payload])[0]
 
     def stored(self) -> dict[bytes, bytes]:
         return dict(self.source.store.scan())
@@ -384,7 +384,7 @@ def test_a_declared_interest_changes_what_a_new_user_is_recommended(bench: Bench
     assert names(bench.ask("ann", k=30)) != before
     assert bench.stored() == {b"ann": changed.value}
     assert bench.source.store.check() == 1
-    (_, tails) = split_tails(LAYOUT, [changed.value or b""])
+    (_, tails) = decode_records(LAYOUT, [changed.value or b""])
     assert tails[0].decode() == "songs, 音乐"
 
 
@@ -392,10 +392,10 @@ def test_an_interest_outlives_events_and_can_be_taken_back(bench: Bench) -> None
     declare(bench, {"ann": "songs"})
     bench.apply(make_event("ann", 1, "i1"))
     bench.apply(make_event("ann", 2, "i2"))
-    assert split_tails(LAYOUT, list(bench.stored().values()))[1] == [b"songs"]
+    assert decode_records(LAYOUT, list(bench.stored().values()))[1] == [b"songs"]
     assert bench.record("ann")["interest"].any()
     declare(bench, {"ann": ""})
-    assert split_tails(LAYOUT, list(bench.stored().values()))[1] == [b""]
+    assert decode_records(LAYOUT, list(bench.stored().values()))[1] == [b""]
     assert not bench.record("ann")["interest"].any()
     assert bench.record("ann")["interest_release"][0] == 0
     assert int(bench.record("ann")["events"][0]) == 2

@@ -24,7 +24,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
 from profiles.space import Space
-from profiles.state import RecordLayout
+from profiles.state import decode_records, encode_records
 from profiles.store import PartitionStore
 from stream.codecs import Rules, decode_chunk, drop_unknown
 from stream.event_path import EventPath, Outcome, Source
@@ -76,10 +76,10 @@ class Played:
     def harm_profile(self, at: int, **changes: Callable[..., object]) -> None:
         """Put other numbers into one changelog record."""
         raw = self.profiles[at]
-        record = np.frombuffer(bytearray(raw.value or b""), dtype=LAYOUT.dtype)
+        record, _ = decode_records(LAYOUT, [raw.value or b""])
         for name, change in changes.items():
             record[name] = change(record[name])
-        self.profiles[at] = dataclasses.replace(raw, value=record.tobytes())
+        self.profiles[at] = dataclasses.replace(raw, value=encode_records(LAYOUT, record)[0])
 
     def harm_recommendation(self, at: int, **changes: Callable[..., object]) -> None:
         """Put other values into one recommendation."""
@@ -272,7 +272,7 @@ def test_a_profile_that_kept_its_old_space_at_the_swap_is_found(played: Played) 
 
 
 def test_a_history_that_is_not_the_users_own_is_found(played: Played) -> None:
-    played.harm_profile(played.last_of("u0"), hist_value=lambda values: values[:, ::-1] + 1)
+    played.harm_profile(played.last_of("u0"), history=lambda events: events[:, ::-1])
     assert played.report().histories_wrong == 1
 
 
@@ -421,10 +421,5 @@ def make_raw(offset: int, event: Event) -> Raw:
 
 
 def release_of(entry: Raw) -> int:
-    record = np.frombuffer(entry.value or b"", dtype=layout_dtype())
+    record, _ = decode_records(LAYOUT, [entry.value or b""])
     return int(record["release"][0])
-
-
-def layout_dtype() -> np.dtype[np.void]:
-    layout: RecordLayout = LAYOUT
-    return layout.dtype

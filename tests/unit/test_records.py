@@ -22,7 +22,6 @@ from profiles.state import (
     encode_records,
     mark_seen,
     read_history,
-    split_tails,
     was_seen,
 )
 from tests.unit.builders import LAYOUT, random_records
@@ -42,24 +41,46 @@ layouts = st.builds(
 @given(layouts, st.integers(0, 5), st.integers(0, 99))
 def test_records_survive_their_encoding(layout: RecordLayout, users: int, seed: int) -> None:
     records = random_records(layout, users, seed)
-    payloads = encode_records(records)
+    payloads = encode_records(layout, records)
     assert [len(payload) for payload in payloads] == [layout.dtype.itemsize] * users
-    assert decode_records(layout, payloads).tobytes() == records.tobytes()
+    decoded, tails = decode_records(layout, payloads)
+    assert decoded.tobytes() == records.tobytes()
+    assert tails == [b""] * users
+
+
+@given(layouts, st.lists(st.integers(0, 12), max_size=5), st.text(max_size=5))
+def test_what_is_stored_ends_with_the_last_remembered_event(
+    layout: RecordLayout, events: list[int], interest: str
+) -> None:
+    records = random_records(layout, len(events))
+    records["events"] = events
+    for row, count in enumerate(events):
+        records["history"][row, count:] = 0
+    tails = [interest.encode() if row % 2 else b"" for row in range(len(events))]
+    payloads = encode_records(layout, records, tails)
+    whole = layout.dtype.itemsize
+    assert [len(payload) - len(tail) for payload, tail in zip(payloads, tails, strict=True)] == [
+        whole - layout.event_bytes * max(0, layout.history - count) for count in events
+    ]
+    decoded, again = decode_records(layout, payloads)
+    assert decoded.tobytes() == records.tobytes()
+    assert again == tails
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=5))
 def test_tails_survive_beside_their_records(texts: list[str]) -> None:
     records = random_records(LAYOUT, len(texts))
     tails = [text.encode("utf-8", "surrogatepass") for text in texts]
-    decoded, again = split_tails(LAYOUT, encode_records(records, tails))
+    decoded, again = decode_records(LAYOUT, encode_records(LAYOUT, records, tails))
     assert decoded.tobytes() == records.tobytes()
     assert again == tails
 
 
 def test_decoded_records_can_be_written_without_touching_the_payload() -> None:
-    payload = encode_records(empty_records(LAYOUT, 1))[0]
+    payload = encode_records(LAYOUT, random_records(LAYOUT, 1))[0]
     before = bytes(payload)
-    decode_records(LAYOUT, [payload])["events"] = 7
+    decoded, _ = decode_records(LAYOUT, [payload])
+    decoded["events"] = 7
     assert payload == before
 
 
@@ -77,9 +98,14 @@ def test_a_new_profile_has_applied_and_emitted_nothing() -> None:
     assert blank["offset"].tolist() == blank["emit_offset"].tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("lengths", [(-1,), (0, -1), (-1, 1), (3,)])
-def test_a_payload_of_another_size_is_damage_with_a_remedy(lengths: tuple[int, ...]) -> None:
-    payload = encode_records(empty_records(LAYOUT, 1))[0]
+@pytest.mark.parametrize("lengths", [(-1,), (0, -1), (-1, 1)])
+@pytest.mark.parametrize("events", [0, 3, 99])
+def test_a_payload_that_is_too_short_is_damage_with_a_remedy(
+    lengths: tuple[int, ...], events: int
+) -> None:
+    records = empty_records(LAYOUT, 1)
+    records["events"] = events
+    payload = encode_records(LAYOUT, records)[0]
     payloads = [(payload + bytes(9))[: len(payload) + extra] for extra in lengths]
     with pytest.raises(StoreCorruptError, match=r"bytes.*topic prefix.*restore the old settings"):
         decode_records(LAYOUT, payloads)
@@ -90,7 +116,7 @@ def test_a_payload_of_another_version_or_layout_is_damage_with_a_remedy(field: s
     records = empty_records(LAYOUT, 3)
     records[field][1] += 1
     with pytest.raises(StoreCorruptError, match=r"1 of 3 .* version or layout.*topic prefix"):
-        decode_records(LAYOUT, encode_records(records))
+        decode_records(LAYOUT, encode_records(LAYOUT, records))
 
 
 @pytest.mark.parametrize("field", ["dim", "layers", "history", "recent_ids", "seen_bytes"])
@@ -128,10 +154,10 @@ def test_the_ring_reads_like_the_last_events_of_a_list(
     for row, events in enumerate(users):
         for number, (item, action, value, ts) in enumerate(events):
             slot = number % size
-            records["hist_item"][row, slot] = item
-            records["hist_action"][row, slot] = action
-            records["hist_value"][row, slot] = value
-            records["hist_ts"][row, slot] = ts
+            records["history"]["item"][row, slot] = item
+            records["history"]["action"][row, slot] = action
+            records["history"]["value"][row, slot] = value
+            records["history"]["ts"][row, slot] = ts
         records["events"][row] = len(events)
 
     history = read_history(records)
@@ -147,7 +173,7 @@ def test_the_ring_reads_like_the_last_events_of_a_list(
         assert history.actions[row, missing:].tolist() == [action for _, action, *_ in events]
         values = [value for _, _, value, _ in events]
         np.testing.assert_array_equal(
-            history.values[row, missing:], np.array(values, records["hist_value"].dtype)
+            history.values[row, missing:], np.array(values, records["history"]["value"].dtype)
         )
         times = [float(ts) for *_, ts in events]
         gaps = [np.nan, *(max(b - a, 0.0) for a, b in itertools.pairwise(times))]

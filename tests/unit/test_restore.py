@@ -25,7 +25,7 @@ def profile(topic: int, offset: int, revision: int, mark: int = 0) -> bytes:
     record = empty_records(LAYOUT, 1)
     record["topic"], record["offset"], record["revision"] = topic, offset, revision
     record["emit_offset"] = mark
-    return encode_records(record)[0]
+    return encode_records(LAYOUT, record)[0]
 
 
 class Model:
