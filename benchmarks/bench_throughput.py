@@ -18,46 +18,16 @@ and `answered` together.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
-
-from benchmarks.deployment import (
-    WORKER_CORE,
-    Deployment,
-    WorkerProcess,
-    broker,
-    deployment,
-    synthetic_items,
-    tiny_language_model,
-    total,
-    wait_until,
-)
-from benchmarks.harness import (
-    ROOT,
-    Result,
-    hush_clients,
-    load_average,
-    median_and_range,
-    pinned,
-    report,
-    say,
-)
-from benchmarks.load import Answer, Events, fill, synthetic_events
+from benchmarks.deployment import broker, deployment, synthetic_items, tiny_language_model
+from benchmarks.harness import Result, hush_clients, load_average, median_and_range, report, say
+from benchmarks.load import fill, synthetic_events
 from benchmarks.peer_environment import THROUGHPUT
-from benchmarks.throughput import profiler
+from benchmarks.plots import bars, figure
 from benchmarks.throughput.contenders import CONTENDERS, NEEDS
-from stream.broker import EmbeddedKafka
+from benchmarks.throughput.runs import PEER_TIMEOUT_S, Plan, run_floor, run_ours, run_peer
 
 OURS: dict[str, dict[str, str]] = {
     "driftline": {},
@@ -66,23 +36,9 @@ OURS: dict[str, dict[str, str]] = {
         "DRIFTLINE_SERVING__BACKLOG_RECORDS": "1000000000",
     },
 }
-POLL_S = 0.05
-QUIET_S = 2.0
-"""Owed recommendations are out when their count rests this long; then the topic is read."""
-PEER_TIMEOUT_S = 180.0
-"""A peer that has not finished by then (Faust was once seen to hang) is told in `timed_out`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is made of."""
-
-    kafka: EmbeddedKafka
-    root: Path
-    base: Path
-    events: Events
-    items: int
-    profile: bool
+BARS = {"faust_empty": 2.0, "faust_table": 6.0, "quix": 3.0}
+"""How many times each of these we mean to be (issue 4)."""
+CEILINGS = ("aiokafka", "confluent")
 
 
 def main() -> None:
@@ -93,7 +49,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", default="", help="contenders to run, separated by commas")
-    parser.add_argument("--profile", action="store_true", help="py-spy on our worker, one more run")
+    parser.add_argument("--no-profile", action="store_true", help="leave out the run under py-spy")
     parser.add_argument("--name", default="throughput", help="of the result file")
     asked = parser.parse_args()
     hush_clients()
@@ -125,30 +81,37 @@ def main() -> None:
         for repetition in range(asked.repetitions):
             turn = repetition % max(len(names), 1)
             _repeat(plan, f"r{repetition}", names[turn:] + names[:turn], release, runs, timed_out)
-            floors.append(_floor(plan, release, repetition, asked.users, asked.seed))
-        if asked.profile:
+            floors.append(run_floor(plan, release, repetition, asked.users, asked.seed))
+        if "driftline" in names and not asked.no_profile:
             profiled: dict[str, list[Result]] = {"driftline": []}
             spied = Plan(kafka, root, base, events, asked.items, True)
             _repeat(spied, "spied", ["driftline"], release, profiled, timed_out)
             profile = profiled["driftline"][0].get("profile")
+    rates = {
+        name: median_and_range([run["rate"] for run in done]) for name, done in runs.items() if done
+    }
+    floor = {part: median_and_range([one[part] for one in floors]) for part in floors[0]}
+    cpu = {
+        name: median_and_range([run["cpu_us_per_event"] for run in done])
+        for name, done in runs.items()
+        if done
+    }
+    ratios = _ratios(runs)
+    where = _where(profile, cpu.get("driftline"), floor)
+    _plot(asked.name, rates, ratios, where)
     report(
         asked.name,
         asked.seed,
         vars(asked),
         started_load,
         event_bytes=round(sum(map(len, events.values)) / len(events), 1),
-        events_per_s={
-            name: median_and_range([run["rate"] for run in done])
-            for name, done in runs.items()
-            if done
-        },
-        ratios=_ratios(runs),
+        events_per_s=rates,
+        cpu_us_per_event=cpu,
+        ratios=ratios,
+        bars=BARS,
         ours=_ours(runs),
-        floor_per_s={
-            part: median_and_range([floor[part] for floor in floors]) for part in floors[0]
-        }
-        if floors
-        else {},
+        floor_per_s=floor,
+        where_us_per_event=where,
         unavailable=unavailable,
         timed_out=timed_out,
         runs=runs,
@@ -180,7 +143,7 @@ def _repeat(
         ) as made:
             fill(made.bootstrap, made.topics.events, plan.events)
             is_ours = name in OURS
-            run = _run_ours(plan, made, release) if is_ours else _run_peer(plan, made, name)
+            run = run_ours(plan, made, release) if is_ours else run_peer(plan, made, name)
         if run is None:
             say(f"{prefix} {name}: not finished after {PEER_TIMEOUT_S:.0f} s")
             timed_out.append(f"{prefix} {name}")
@@ -188,147 +151,6 @@ def _repeat(
         run["load_average"] = before
         runs[name].append(run)
         say(f"{prefix} {name}: {run['rate']:,.0f} events/s (load {before})")
-
-
-def _run_ours(plan: Plan, made: Deployment, release: str) -> Result:
-    made.send_items()
-    made.announce(release)
-    worker = made.start_worker()
-    count = len(plan.events)
-    began: tuple[float, float] | None = None
-    spy: Any = None
-    stacks = made.root / "stacks.txt"
-    while True:
-        samples = worker.metrics()
-        now_s = time.perf_counter()
-        applied = total(samples, "driftline_events_applied_total")
-        if applied and began is None:
-            began = (now_s, applied)
-        if plan.profile and spy is None and applied > 0.1 * count:
-            spy = profiler.start(worker.process.pid, 5, stacks)
-        if applied >= count:
-            break
-        time.sleep(POLL_S)
-    assert began is not None, "the loop ends only after events were applied"
-    applied_s = now_s - began[0]
-    answered_s = _until_answered(worker, began[0])
-    samples = worker.metrics()
-    if spy is not None:
-        spy.wait()
-    unanswered = asyncio.run(_unanswered(made, plan.events))
-    worker.stop()
-    fresh = count - began[1]
-    found: Result = {
-        "rate": fresh / applied_s,
-        "seconds": applied_s,
-        "answered_seconds": answered_s,
-        "answered_rate": fresh / answered_s,
-        "recommendations": total(samples, "driftline_recommendations_total"),
-        "users_unanswered": unanswered,
-        "dead_letters": total(samples, "driftline_dead_letters_total"),
-        "batch_seconds": {
-            phase: samples.get(f'driftline_batch_seconds_sum{{phase="{phase}"}}', 0.0)
-            for phase in ("apply", "publish")
-        },
-        "mean_batch_events": samples["driftline_batch_events_sum"]
-        / samples["driftline_batch_events_count"],
-    }
-    if stacks.exists():
-        found["profile"] = profiler.top(stacks)
-    return found
-
-
-def _until_answered(worker: WorkerProcess, began_s: float) -> float:
-    """Seconds from the first applied event until the last recommendation was made."""
-    made, changed_s = -1.0, time.perf_counter()
-
-    def rests() -> bool:
-        nonlocal made, changed_s
-        now = total(worker.metrics(), "driftline_recommendations_total")
-        if now != made:
-            made, changed_s = now, time.perf_counter()
-        return time.perf_counter() - changed_s > QUIET_S
-
-    wait_until("owed recommendations are out", rests, 600.0)
-    return changed_s - began_s
-
-
-async def _unanswered(made: Deployment, events: Events) -> int:
-    """Users whose last recommendation is not for their last event: should be none."""
-    last = {key: f"e{at}" for at, key in enumerate(events.keys)}
-    decoder = msgspec.json.Decoder(Answer)
-    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(made.topics.recommendations, number) for number in range(4)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        causes: dict[bytes, str] = {}
-        for place in places:
-            while await consumer.position(place) < ends[place]:
-                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, []):
-                    causes[record.key] = decoder.decode(record.value).cause_id
-        return sum(causes.get(user) != cause for user, cause in last.items())
-    finally:
-        await consumer.stop()
-
-
-def _run_peer(plan: Plan, made: Deployment, name: str) -> Result | None:
-    command = [
-        str(THROUGHPUT.python),
-        "-m",
-        "benchmarks.throughput.contenders",
-        name,
-        made.bootstrap,
-        made.topics.events,
-        str(len(plan.events)),
-        str(made.root),
-    ]
-    with pinned(WORKER_CORE):
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=PEER_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
-    counted: Result = json.loads(done.stdout.splitlines()[-1])
-    if not counted["seconds"]:
-        raise SystemExit(f"{name} took every event at once: give more --events")
-    # Where a framework stores its state later than it counts, both rates are told.
-    late = counted.get("durable_seconds")
-    durable = {"durable_rate": counted["events"] / late} if late else {}
-    return {"rate": counted["events"] / counted["seconds"], **durable, **counted}
-
-
-def _floor(plan: Plan, release: str, repetition: int, users: int, seed: int) -> dict[str, float]:
-    numbers = [str(number) for number in (len(plan.events), users, plan.items, seed)]
-    places = [str(plan.root / "releases" / release), str(plan.root / f"floor-{repetition}")]
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "OPENBLAS_NUM_THREADS": "1",
-        "DRIFTLINE_MODEL__BASE": str(plan.base),
-    }
-    with pinned(WORKER_CORE):
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.throughput.floor", *numbers, *places],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(f"the floor failed:\n{done.stderr[-4000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def _ratios(runs: dict[str, list[Result]]) -> Result:
@@ -350,6 +172,53 @@ def _ours(runs: dict[str, list[Result]]) -> Result:
         for name in OURS
         if runs.get(name)
     }
+
+
+def _where(
+    profile: Result | None, cpu: Result | None, floor: dict[str, Result]
+) -> dict[str, dict[str, float]]:
+    """Where an event's time goes, in microseconds, beside what the same part takes alone.
+
+    Shares are py-spy's, of one run; the whole is the processor time of the runs without it.
+    """
+    if profile is None or cpu is None:
+        return {}
+    found = {
+        part: {
+            "profiled": round(share * cpu["median"], 2),
+            **({"alone": round(1e6 / floor[part]["median"], 2)} if part in floor else {}),
+        }
+        for part, share in profile["parts"].items()
+    }
+    say(f"where the time goes ({cpu['median']:.1f} us of processor per event, and each part alone)")
+    for part, figures in found.items():
+        say(f"  {part:<18}{figures['profiled']:>8.2f} {figures.get('alone', float('nan')):>8.2f}")
+    say(f"  {'floor':<18}{'':>8} {1e6 / floor['floor']['median']:>8.2f}")
+    return found
+
+
+def _plot(
+    name: str,
+    rates: dict[str, Result],
+    ratios: dict[str, Result],
+    where: dict[str, dict[str, float]],
+) -> None:
+    medians = {who: rate["median"] for who, rate in rates.items() if who not in CEILINGS}
+    with figure(name, "Events per second on one core (medians)", columns=2) as (left, right):
+        bars(left, medians, "events/s")
+        bars(
+            right,
+            {
+                f"over {who} (bar {BARS[who]:g})": ratio["median"] / BARS[who]
+                for who, ratio in ratios.items()
+                if who in BARS
+            },
+            "driftline over peer, as a share of the bar",
+            bar=1.0,
+        )
+    if where:
+        with figure(f"{name}_where", "Where an event's processor time goes") as axes:
+            bars(axes, {part: one["profiled"] for part, one in where.items()}, "us per event")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PROFILE_BYTES = 1100
+
 
 class Meter:
     """Counts events between the first and the last."""
@@ -30,7 +32,9 @@ class Meter:
         self._total = 0
         self._first = 0
         self._started_s = 0.0
+        self._started_cpu_s = 0.0
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self.durable_seconds: float | None = None
 
     def add(self, events: int = 1) -> bool:
@@ -38,10 +42,12 @@ class Meter:
         if not self._total:
             self._first = events
             self._started_s = time.perf_counter()
+            self._started_cpu_s = time.process_time()
         self._total += events
         if self._total < self._count:
             return False
         self.seconds = time.perf_counter() - self._started_s
+        self.cpu_seconds = time.process_time() - self._started_cpu_s
         return True
 
     def add_checkpoint(self) -> None:
@@ -128,7 +134,39 @@ def _run_faust(
 
 
 def quix(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
-    """Quix Streams: JSON decoded, a count per user in its RocksDB state, changelog on (default).
+    """Quix Streams: JSON decoded, a count per user in its RocksDB state, changelog on (default)."""
+
+    def count(value: Any, state: Any) -> Any:
+        state.set("count", state.get("count", 0) + 1)
+        return value
+
+    _run_quix(bootstrap, topic, meter, directory, count)
+
+
+def quix_profile(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
+    """The same, with as many bytes of state per user as a young profile of ours has (1.1 KB).
+
+    The bytes are read, changed in one place and written back: no arithmetic, only the state.
+    """
+    blank = os.urandom(PROFILE_BYTES)
+
+    def touch(value: Any, state: Any) -> Any:
+        profile = bytearray(state.get_bytes("profile", blank))
+        profile[0] = (profile[0] + 1) & 255
+        state.set_bytes("profile", bytes(profile))
+        return value
+
+    _run_quix(bootstrap, topic, meter, directory, touch)
+
+
+def _run_quix(
+    bootstrap: str,
+    topic: str,
+    meter: Meter,
+    directory: Path,
+    reduce: Callable[[Any, Any], Any],
+) -> None:
+    """Run a stateful reducer.
 
     Quix keeps changes in memory until a checkpoint (every 5 s by default), which then writes
     them to RocksDB and the changelog.  A run may end before the first one; so the time until
@@ -143,14 +181,14 @@ def quix(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
         loglevel="ERROR",
     )
 
-    def count(value: Any, state: Any) -> Any:
-        state.set("count", state.get("count", 0) + 1)
+    def take(value: Any, state: Any) -> Any:
+        reduced = reduce(value, state)
         if meter.add():
             app.stop()
-        return value
+        return reduced
 
     frame = app.dataframe(app.topic(topic, key_deserializer="bytes", value_deserializer="json"))
-    frame.apply(count, stateful=True)
+    frame.apply(take, stateful=True)
     app.run()
     meter.add_checkpoint()
 
@@ -220,6 +258,7 @@ CONTENDERS: dict[str, Callable[[str, str, Meter, Path], None]] = {
     "faust_table": faust_table,
     "faust_table_rocksdb": faust_table_rocksdb,
     "quix": quix,
+    "quix_profile": quix_profile,
     "bytewax": bytewax,
     "aiokafka": aiokafka,
     "confluent": confluent,
@@ -229,6 +268,7 @@ NEEDS = {
     "faust_table": "faust",
     "faust_table_rocksdb": "rocksdict",
     "quix": "quixstreams",
+    "quix_profile": "quixstreams",
     "bytewax": "bytewax",
     "aiokafka": "aiokafka",
     "confluent": "confluent_kafka",
@@ -245,7 +285,11 @@ def main() -> None:
     asked = parser.parse_args()
     meter = Meter(asked.count)
     CONTENDERS[asked.name](asked.bootstrap, asked.topic, meter, asked.directory)
-    found: dict[str, float] = {"events": meter.events, "seconds": meter.seconds}
+    found: dict[str, float] = {
+        "events": meter.events,
+        "seconds": meter.seconds,
+        "cpu_us_per_event": 1e6 * meter.cpu_seconds / max(meter.events, 1),
+    }
     if meter.durable_seconds is not None:
         found["durable_seconds"] = meter.durable_seconds
     print(json.dumps(found), flush=True)

@@ -11,6 +11,26 @@ from benchmarks.harness import say
 from benchmarks.peer_environment import THROUGHPUT
 
 TOP = 40
+PARTS = {
+    "decode": "decode_chunk ",
+    "to_batch": "to_batch ",
+    "prequential ranks": "unseen_ranks ",
+    "model": "advance_all ",
+    "apply_batch, rest": "apply_batch ",
+    "choose": "choose ",
+    "recommendations": "_recommend ",
+    "store": "(profiles/store.py)",
+    "record codec": "codec_records ",
+    "state thread, rest": "apply (stream/event_path.py)",
+    "publish, batches": "send (stream/publisher.py)",
+    "publish, wire": "aiokafka/producer",
+    "fetch, records": "getmany ",
+    "fetch, wire": "aiokafka/",
+}
+"""Parts of the event path, by a function or file in their stacks; the first that fits counts."""
+WAITS = ("select (selectors.py)", "wait (threading.py)", "_worker (futures/thread.py)",
+         "wait (multiprocessing/connection.py)")  # fmt: skip
+"""Functions that do nothing themselves: a stack that ends in one is a thread at rest."""
 
 
 def start(pid: int, seconds: int, output: Path) -> subprocess.Popen[bytes] | None:
@@ -32,11 +52,15 @@ def top(output: Path, share_of: int | None = None) -> dict[str, Any]:
     own: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     threads: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     for line in output.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_short(frame) for frame in stack.split(";")]
+        if frames[-1].endswith(WAITS):
+            continue
         samples = int(count)
         threads[frames[0]] += samples
+        parts[_part(frames)] += samples
         own[frames[-1]] += samples
         for frame in set(frames[1:]):
             whole[frame] += samples
@@ -48,9 +72,16 @@ def top(output: Path, share_of: int | None = None) -> dict[str, Any]:
     return {
         "samples": everything,
         "threads": shares(threads),
+        "parts": shares(parts),
         "self": shares(own),
         "total": shares(whole),
     }
+
+
+def _part(frames: list[str]) -> str:
+    stack = ";".join(frames).replace("encode_records ", "codec_records ")
+    stack = stack.replace("decode_records ", "codec_records ")
+    return next((part for part, mark in PARTS.items() if mark in stack), "event loop and rest")
 
 
 def _short(frame: str) -> str:
