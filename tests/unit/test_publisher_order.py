@@ -85,3 +85,25 @@ async def test_a_record_never_passes_one_that_was_sent_before_it() -> None:
         if producer._drained is not None and not producer._drained.done():
             producer.drain()
     assert producer.log == [b"%d" % number for number in range(12)]
+
+
+async def test_messages_with_and_without_headers_fit_the_clients_own_batches() -> None:
+    """The stand-in above takes any headers; aiokafka's compiled builder takes lists alone."""
+    publisher = Publisher("127.0.0.1:1", Topics.under("x"), "test")
+    real = publisher._producer
+    batches: list[Any] = []
+
+    async def send_batch(batch: Any, topic: str, partition: int) -> asyncio.Future[SimpleNamespace]:
+        batches.append(batch)
+        return asyncio.ensure_future(asyncio.sleep(0, SimpleNamespace(offset=0)))
+
+    publisher._producer = cast(
+        Any, SimpleNamespace(create_batch=real.create_batch, send_batch=send_batch)
+    )
+    sent = Sent()
+    messages = [Message(b"u", b"v"), Message(b"u", None), Message(b"u", b"v", (("name", b"why"),))]
+    await publisher.send(sent, "profiles", 0, messages)
+    await sent.acknowledged()
+    assert [batch.record_count() for batch in batches] == [3]
+    assert sent.ends == {("profiles", 0): 3}
+    await real.stop()
