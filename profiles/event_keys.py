@@ -1,8 +1,8 @@
 """64-bit names of event ids, a whole chunk at a time.
 
 A profile keeps the ids of a user's last few events only to recognise a repetition, so their names
-need to be stable and spread, not cryptographic: `key64` (BLAKE2) took 1.2 us per id, 6 % of an
-event; this takes 0.15.  Items, users and releases keep `key64`: they are named once, not per event.
+need to be stable and spread, not cryptographic: `key64` (BLAKE2) takes 1.2 us per id,
+this 0.1.  Items, users and releases keep `key64`: they are named once, not per event.
 
 The ids become one matrix of characters (numpy pads with NUL, which no id holds, so different ids
 are different rows), each row is summed against fixed odd multipliers (multilinear hashing), and

@@ -77,7 +77,7 @@ def top_k(scores: Floats, k: int) -> Ranked:
         # The columns after the last whole block always take part.
         rest = np.broadcast_to(np.arange(whole * BLOCK, width), (users, width % BLOCK))
         columns = np.concatenate([columns, rest], axis=1)
-        # From the flat array: numpy gathers by one index nine times as fast as by two.
+        # From the flat array: numpy gathers by one index seven times as fast as by two.
         inner = scores.ravel().take(columns + everyone * width)
     else:
         columns = np.broadcast_to(np.arange(width), scores.shape)
@@ -237,20 +237,20 @@ def unseen_ranks(
 def seen_pairs(seen: npt.NDArray[np.uint8], space: Space) -> tuple[Rows, Rows]:
     """Every (user, item row) that the filters name as seen.
 
-    Looked up from the few bits that a filter has set, not item by item: 30 times faster than
-    `was_seen` over 10k items.  Shapes: seen (B, bytes) -> two of (pairs,).
+    Looked up from the bits that a filter has set, not item by item: of 10k items, 14 times as fast
+    as `was_seen` for a user who saw 10 and as fast for one who saw 200.  Shapes: seen (B, bytes) -> two of (pairs,).
     """
-    bits = np.unpackbits(seen, axis=1, bitorder="little").view(np.bool_)
+    bits = np.unpackbits(seen, axis=1, bitorder="little")
     user, bit = np.nonzero(bits)
     by_bit, starts = space.rows_by_first_slot()
     counts = starts[bit + 1] - starts[bit]
     user = np.repeat(user, counts)
     # Positions in `by_bit`: a run from starts[bit] for each set bit.
     ends = np.cumsum(counts)
-    at = np.arange(len(user)) + np.repeat(starts[bit] - (ends - counts), counts)
-    row = by_bit[at]
+    row = by_bit.take(np.arange(len(user)) + np.repeat(starts[bit] - (ends - counts), counts))
+    flat, width = bits.ravel(), bits.shape[1]
     for slot in range(1, space.slots.shape[1]):
-        also = bits[user, space.slots[row, slot]]
+        also = flat.take(user * width + space.slots[:, slot].take(row)).view(np.bool_)
         user, row = user[also], row[also]
     return user, row
 

@@ -32,7 +32,7 @@ FLUSH_USERS = 500
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A recommendation that is owed: when (Unix seconds), and the event that called for it.
 
-    A struct because every event of a backlog makes one: a frozen dataclass takes 7 times as long.
+    A struct because every event of a backlog makes one: a frozen dataclass takes ten times as long.
     """
 
     due_s: float
