@@ -7,7 +7,8 @@ the joined bytes and encoded by one `tobytes`.
 
 The history is a ring: event n stands in slot n mod H.  It comes last, event by event, so that the
 slots a user has not filled yet are the end of the record: they are cut off wherever a record is
-stored or sent.  A user of two events takes 1.1 KB instead of 2, and storing it two thirds of the time.
+stored or sent.  A user of two events takes 1.1 KB instead of 2, and storing it two thirds of the
+time.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def _run_faust(
 ) -> None:
     """Run an app until its agent says that it is done.
 
-    The app is made inside the loop that runs it: made outside, its queues belong to another loop,
-    and the first one that fills up (at 4,096 events) waits for ever.
+    The loop is not closed: closing cancels what still runs in it and waits for that, and Faust's
+    tasks do not end.  A run that was over looked like one that hangs.
     """
     faust: Any = importlib.import_module("faust")
     uvloop: Any = importlib.import_module("uvloop")
@@ -130,7 +130,7 @@ def _run_faust(
         await app.start()
         await done.wait()
 
-    uvloop.run(main())
+    uvloop.new_event_loop().run_until_complete(main())
 
 
 def quix(bootstrap: str, topic: str, meter: Meter, directory: Path) -> None:
