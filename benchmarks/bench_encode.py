@@ -18,7 +18,6 @@ Quality is the lowest cosine, over all texts, to sentence-transformers' own floa
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.clocks import clock_of
 from benchmarks.harness import Result, load_average, median_and_range, pinned, report, say
-from benchmarks.matmul_ceiling import matmul_ceiling, synchronise
+from benchmarks.matmul_ceiling import matmul_ceiling
 from benchmarks.offline.interactions import load_interactions
 from benchmarks.plots import bars, figure
 from profiles.config import ModelSettings
@@ -187,10 +187,8 @@ def _at(model: Any, batch_size: int) -> Encode:
 
 
 def _rate(device: str, texts: TextSet, encode: Encode) -> float:
-    """Texts a second of one pass: of processor time on a CPU, where one thread computes, so that
-    the ratio survives a machine that others use too; of the clock's time on a GPU."""
-    clock = time.perf_counter if device.startswith("cuda") else time.process_time
-    synchronise(device)
+    """Texts a second of one pass."""
+    clock = clock_of(device)
     begun = clock()
     encode(texts.texts)
     return len(texts.texts) / (clock() - begun)
