@@ -17,18 +17,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from learner.checkpoint import group
 from learner.peft_methods import RankBudget, make_trainable, unfreeze
+from learner.team import Team
 from profiles.adapter import CONFIG, FULL, WEIGHTS, apply_adapter
 from profiles.config import ModelSettings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import ModelError
 from profiles.head import Floats
 from profiles.precision import is_bfloat16_fast
+
+SLICE_TEXTS = 4096
+"""Texts that several processes read between two exchanges."""
 
 
 class LanguageModel:
@@ -40,6 +45,8 @@ class LanguageModel:
         self._settings = settings
         self.encoder = encoder
         self._budget = budget
+        self.team: Team | None = None
+        """Processes that share the reading; all must then call the same methods in step."""
 
     @classmethod
     def load(
@@ -117,6 +124,12 @@ class LanguageModel:
 
     def embed_trainable(self, texts: Sequence[str]) -> Tensor:
         """Vectors with gradient into the adapter.  Shapes: -> (len(texts), T), float32."""
+        weights = list(self.weights().values())
+        if self.team is None or not weights:
+            return self._embed(texts)
+        return self.team.read_trainable(self._embed, texts, weights, self.encoder.width)
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
         with self._precision():
             return self.encoder.embed(texts)
 
@@ -128,7 +141,18 @@ class LanguageModel:
         `tick(done, of)` is called between batches and may raise to stop.
         Shapes: -> (len(texts), T), unit length.
         """
-        return self.encoder.encode(texts, tick)
+        if self.team is None:
+            return self.encoder.encode(texts, tick)
+        reader, found = self.encoder.fast(), np.zeros((len(texts), self.encoder.width), np.float32)
+        for start in range(0, len(texts), SLICE_TEXTS):
+            if tick is not None:
+                tick(start, len(texts))
+            some, part = texts[start : start + SLICE_TEXTS], found[start : start + SLICE_TEXTS]
+            rows = self.team.share(some)
+            part[rows] = reader.read([some[row] for row in rows])
+            # The sum is written through to `found`: torch and numpy share the memory.
+            self.team.add(torch.from_numpy(part))
+        return found
 
     def probe(self) -> Floats:
         """Vectors of the fixed probe texts, exact: a worker may run on another kind of machine."""

@@ -35,6 +35,7 @@ from learner.rounds import (
     run_round,
     save_plan,
 )
+from learner.team import Team
 from learner.tracking import told
 from profiles.config import Settings
 from profiles.errors import LearnerError
@@ -73,7 +74,9 @@ class Rounds:
         store: ReleaseStore,
         directory: Path,
         metrics: LearnerMetrics,
+        team: Team | None = None,
     ) -> None:
+        self._team = team
         self._settings, self._buffer, self._board = settings, buffer, board
         self._producer, self._store, self._metrics = producer, store, metrics
         self._directory = directory
@@ -156,7 +159,12 @@ class Rounds:
             on_failure = self._metrics.tracker_failures.inc
             with told(self._settings, f"round-{plan.number}", on_failure) as figures:
                 hooks = Hooks(
-                    self._report, is_cancelled, self._checkpoint_path, identity, figures=figures
+                    self._report,
+                    is_cancelled,
+                    self._checkpoint_path,
+                    identity,
+                    figures=figures,
+                    team=self._team,
                 )
                 outcome = run_round(
                     self._settings, plan, catalogue, parent, self._store, sequence,

@@ -10,6 +10,7 @@ from pathlib import Path
 from learner.catalogue import Catalogue
 from learner.language import LanguageModel
 from learner.sampling import Segment
+from learner.team import Team
 from profiles.head import Floats, Head
 from profiles.release import ItemTable
 
@@ -51,6 +52,7 @@ class Hooks:
     `progress(stage, done, of, loss)` after every step and slice of texts; `figures(stage, step,
     named)` after every step (loss and its parts, learning rate, gradient norm) and every
     validation (`validation_*`).  What either raises ends the round: that is how a search prunes.
+    `team`: the processes that train it together, if there are several.
     """
 
     progress: Callable[[str, int, int, float], None] = lambda stage, done, of, loss: None
@@ -59,6 +61,7 @@ class Hooks:
     identity: str = ""
     clock: Callable[[], float] = time.monotonic
     figures: Callable[[str, int, Mapping[str, float]], None] = lambda stage, step, named: None
+    team: Team | None = None
 
 
 @dataclass(frozen=True, slots=True)

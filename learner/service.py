@@ -28,6 +28,7 @@ from learner.rollout.desk import RolloutDesk
 from learner.rollout.outcomes import OutcomeFeed
 from learner.sampling import ActionWeights
 from learner.sensing import Sensor
+from learner.team import Team
 from learner.tracking import require_tracker
 from profiles.config import Settings
 from profiles.endpoint import Endpoint
@@ -50,13 +51,16 @@ def learner_directory(settings: Settings) -> Path:
     return settings.store.directory / "learner"
 
 
-def run_learner(settings: Settings, stop: threading.Event, metrics: LearnerMetrics) -> None:
+def run_learner(
+    settings: Settings, stop: threading.Event, metrics: LearnerMetrics, team: Team | None = None
+) -> None:
     """Learn until `stop` is set; then checkpoint, commit and close within 20 s.
 
+    `team`: other processes that read texts with this one, which leads.
     Raises: SettingsError, BrokerError, TopicError, StoreError, ReleaseError, ModelError,
     LearnerError.
     """
-    learner = _Learner(settings, metrics)
+    learner = _Learner(settings, metrics, team)
     try:
         while not stop.is_set():
             learner.turn()
@@ -67,7 +71,7 @@ def run_learner(settings: Settings, stop: threading.Event, metrics: LearnerMetri
 class _Learner:
     """The parts of one learner and the order in which they take turns."""
 
-    def __init__(self, settings: Settings, metrics: LearnerMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: LearnerMetrics, team: Team | None) -> None:
         self._settings, self._metrics = settings, metrics
         require_tracker(settings.tracker)
         # Read by the endpoint's thread, which must not touch the consumers.
@@ -111,7 +115,7 @@ class _Learner:
             # From here on nothing fails: `close` closes all of it, last opened first.
             self._opened = opened.pop_all()
         self._rounds = Rounds(
-            settings, self._buffer, self._board, self._producer, store, directory, metrics
+            settings, self._buffer, self._board, self._producer, store, directory, metrics, team
         )
         self._eraser = Eraser(self._board, self._buffer, self._producer, self._rounds)
         self._sensor = Sensor(self._buffer, exclude_seen=settings.serving.exclude_seen)

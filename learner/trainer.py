@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -34,6 +36,7 @@ from learner.round_batches import RoundBatches
 from learner.round_types import Candidate, Hooks, Parent, RoundCancelled, RoundData
 from learner.sampling import ActionWeights
 from learner.stepping import Anchor, batch_loss
+from learner.team import Team
 from learner.twins import table_of, twin_of
 from learner.validation import Validation, validate
 from profiles.config import LearnerSettings, ModelSettings
@@ -67,8 +70,31 @@ def train_round(
     Raises: LearnerError when there is nothing to learn from or the loss diverges (no candidate
     then); ModelError when the base or the parent's adapter cannot be loaded; RoundCancelled.
     """
+    hooks = hooks or Hooks()
     torch.set_num_threads(settings.threads)
-    return _Round(model, settings, actions, parent, data, hooks or Hooks()).run()
+    if hooks.team is not None and hooks.team.leads:
+        hooks.team.tell(
+            SharedRound(model, settings, actions, parent, data, hooks.checkpoint, hooks.identity)
+        )
+    return _Round(model, settings, actions, parent, data, hooks).run()
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRound:
+    """All that another process needs to train the same round; paths are on a disk both see."""
+
+    model: ModelSettings
+    settings: LearnerSettings
+    actions: ActionWeights
+    parent: Parent
+    data: RoundData
+    checkpoint: Path | None
+    identity: str
+
+    def train(self, team: Team) -> None:
+        """Train it in step with the leader, who keeps the candidate.  Raises: as `train_round`."""
+        hooks = Hooks(checkpoint=self.checkpoint, identity=self.identity, team=team)
+        train_round(self.model, self.settings, self.actions, self.parent, self.data, hooks)
 
 
 class _Round:
@@ -91,6 +117,7 @@ class _Round:
         self.language = LanguageModel.load(
             model, parent.adapter, self.device, settings.seed, settings.lora_steps
         )
+        self.language.team = hooks.team
         self.seconds: dict[str, float] = {}
         saved = load_checkpoint(hooks.checkpoint, hooks.identity) if hooks.checkpoint else None
         known = data.text if saved is None else saved.tensors["text/first"].numpy()
@@ -190,7 +217,7 @@ class _Round:
 
     def _language_steps(self) -> None:
         while self.position.done < self.settings.lora_steps:
-            if self.hooks.is_cancelled():
+            if self._is_cancelled():
                 # A step is whole here, so nothing of the stage need be done again.
                 self._save()
                 raise RoundCancelled
@@ -260,8 +287,13 @@ class _Round:
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
+    def _is_cancelled(self) -> bool:
+        team, cancelled = self.hooks.team, self.hooks.is_cancelled()
+        # The leader's answer is everybody's: all stop at the same step.
+        return cancelled if team is None else team.agree(cancelled)
+
     def _check_cancelled(self) -> None:
-        if self.hooks.is_cancelled():
+        if self._is_cancelled():
             raise RoundCancelled
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
@@ -274,7 +306,8 @@ class _Round:
     # -- saving ---------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.hooks.checkpoint is None:
+        is_leader = self.hooks.team is None or self.hooks.team.leads
+        if self.hooks.checkpoint is None or not is_leader:
             return
         tensors = {f"model/{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"best/{name}": t for name, t in self.best.items()}
@@ -293,6 +326,7 @@ class _Round:
 
     def _candidate(self, start: Validation, end: Validation) -> Candidate:
         text = self.text.now.float().cpu().numpy()
+        self.language.team = None  # what the caller does with it, it does alone
         return Candidate(
             head=self.model.to_head(),
             items=table_of(self.model, self.catalogue, text),

@@ -163,11 +163,11 @@ class TextEncoder:
         Equal texts are read once.  `tick(done, of)` is called between batches and may raise.
         Shapes: -> (len(texts), width), float32, unit length.
         """
-        return self.fast()._read(texts, tick)
+        return self.fast().read(texts, tick)
 
     def exact(self, texts: Sequence[str]) -> Floats:
         """The same in float32, to compare across machines.  Shapes: -> (len(texts), width)."""
-        return self._read(texts)
+        return self.read(texts)
 
     def fast(self) -> TextEncoder:
         """This encoder in bfloat16, adapter merged; itself where that gains or proves nothing.
@@ -190,7 +190,8 @@ class TextEncoder:
             self._fast = made
         return made
 
-    def _read(self, texts: Sequence[str], tick: Callable[[int, int], None] | None = None) -> Floats:
+    def read(self, texts: Sequence[str], tick: Callable[[int, int], None] | None = None) -> Floats:
+        """`encode` with this very model, in the type it has."""
         import torch
 
         distinct = list(dict.fromkeys(texts))

@@ -161,17 +161,19 @@ def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPor
     """Run the learner: rounds of LoRA fine-tuning, each a release if it passes the gate.
 
     Example: `driftline learn --http-port 9100`
+
+    Several processes learn together under `torchrun --nproc-per-node N -m stream learn`.
     """
     from prometheus_client import CollectorRegistry
 
-    from learner.service import run_learner
+    from learner.distributed import run_learners
     from profiles.metrics import LearnerMetrics
 
     settings = read_settings(config, bootstrap, http_port)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_learner(settings, stop, LearnerMetrics(CollectorRegistry()))
+    run_learners(settings, stop, LearnerMetrics(CollectorRegistry()))
 
 
 @app.command()
