@@ -20,7 +20,7 @@ from pathlib import Path
 
 from kafka import KafkaProducer
 
-from benchmarks.harness import ROOT, pinned
+from benchmarks.harness import ROOT, on_all_cores, pinned
 from learner.bootstrap import bootstrap_release
 from profiles.config import Settings, load_settings
 from profiles.events import Item, ReleaseNotice, encode
@@ -70,18 +70,19 @@ def synthetic_items(count: int) -> list[Item]:
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """One worker and what it says of itself."""
+    """One worker, or learner, and what it says of itself."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    role: str = "worker"
 
     @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
     def _page(self, page: str) -> str:
-        lines = [line for line in self.text.splitlines() if "worker starting" in line]
-        port = lines[-1].split("http=")[1].split()[0]
+        lines = [line for line in self.text.splitlines() if f"{self.role} starting" in line]
+        port = lines[-1].split("http=")[1].split()[0].rsplit(":", 1)[-1]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10) as answer:
             return str(answer.read().decode())
 
@@ -97,7 +98,7 @@ class WorkerProcess:
     def check_alive(self) -> None:
         """Raises: RuntimeError with the end of its log when the worker ended."""
         if self.process.poll() is not None:
-            raise RuntimeError(f"the worker ended:\n{self.text[-4000:]}")
+            raise RuntimeError(f"the {self.role} ended:\n{self.text[-4000:]}")
 
     def metrics(self) -> dict[str, float]:
         """Every sample on /metrics, by its full name with labels; nothing while it cannot say."""
@@ -191,6 +192,22 @@ class Deployment:
         worker = WorkerProcess(process, log)
         self.workers.append(worker)
         return worker
+
+    def start_learner(self, overrides: Mapping[str, str]) -> WorkerProcess:
+        """A learner that runs on any core, as an operator would start it beside the others."""
+        log = self.root / "learner.log"
+        environment = {**self.environment, **overrides}
+        with log.open("wb") as output, on_all_cores():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stream", "learn"],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+        learner = WorkerProcess(process, log, "learner")
+        self.workers.append(learner)
+        return learner
 
     def _send(self, topic: str, messages: list[tuple[str, bytes]]) -> None:
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=5)

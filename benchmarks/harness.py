@@ -81,12 +81,21 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-@contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
+def pinned(core: int) -> contextlib.AbstractContextManager[None]:
     """Processes started inside run on this core alone; nothing happens on a smaller machine."""
+    return _on_cores({core} if core < (os.cpu_count() or 1) else os.sched_getaffinity(0))
+
+
+def on_all_cores() -> contextlib.AbstractContextManager[None]:
+    """Processes started inside run wherever the system likes, though the caller is pinned."""
+    return _on_cores(set(range(os.cpu_count() or 1)))
+
+
+@contextlib.contextmanager
+def _on_cores(cores: set[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    if core in before:
-        os.sched_setaffinity(0, {core})
+    with contextlib.suppress(OSError):  # a container may forbid some of them
+        os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

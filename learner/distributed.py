@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 
+from learner.priority import Priority
 from learner.round_types import RoundCancelled
 from learner.service import run_learner
 from learner.team import Team
@@ -27,6 +28,8 @@ def run_learners(settings: Settings, stop: threading.Event, metrics: LearnerMetr
 
     Raises: as `run_learner`; RuntimeError when another process of the team is gone.
     """
+    # Reading events into the buffer makes way, too; rounds step back further (learner/jobs.py).
+    Priority(settings.learner.nice, "normal").apply()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         run_learner(settings, stop, metrics)
         return
@@ -40,7 +43,7 @@ def run_learners(settings: Settings, stop: threading.Event, metrics: LearnerMetr
         # of its step, and then says so.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        os.nice(settings.learner.nice)
+        Priority(settings.learner.nice, settings.learner.scheduling).apply()
         follow(team)
     team.leave()
 

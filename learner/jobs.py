@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from learner.priority import Priority
 
 R = TypeVar("R")
 
@@ -15,14 +15,15 @@ class Job(Generic[R]):
     """Runs `work(is_cancelled)` at once in a thread of lower priority.
 
     Args:
-        nice: how far the thread steps back for the stream; on Linux niceness belongs to threads,
-            elsewhere it is left alone.
+        priority: how far the thread steps back for the stream.
     """
 
-    def __init__(self, name: str, work: Callable[[Callable[[], bool]], R], nice: int) -> None:
+    def __init__(
+        self, name: str, work: Callable[[Callable[[], bool]], R], priority: Priority
+    ) -> None:
         self.name = name
         self._work = work
-        self._nice = nice
+        self._priority = priority
         self._cancelled = threading.Event()
         self._result: R | None = None
         self._error: BaseException | None = None
@@ -51,8 +52,7 @@ class Job(Generic[R]):
         return self._result
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        self._priority.apply()
         try:
             self._result = self._work(self._cancelled.is_set)
         except BaseException as error:

@@ -22,6 +22,7 @@ from learner.checkpoint import write_atomically
 from learner.feeds import BoardFeed
 from learner.jobs import Job
 from learner.opening import open_trusted
+from learner.priority import Priority
 from learner.release_log import announce
 from learner.replay import ReplayBuffer
 from learner.rollout.stages import first_status
@@ -186,7 +187,8 @@ class Rounds:
     def _start(self, name: str, work: Callable[[Callable[[], bool]], Finished]) -> None:
         self._begun_s = time.monotonic()
         self._metrics.round_running.set(1)
-        self._job = Job(name, work, self._settings.learner.nice)
+        learner = self._settings.learner
+        self._job = Job(name, work, Priority(learner.nice, learner.scheduling))
 
     # -- ending ---------------------------------------------------------------------------------
 

@@ -179,6 +179,10 @@ class LearnerSettings(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a round")
     nice: int = Field(10, ge=0, le=19, description="how far a round steps back for the stream")
+    scheduling: Literal["normal", "batch", "idle"] = Field(
+        "idle",
+        description="Linux policy of a round; idle: only while the stream leaves a core free",
+    )
     min_events: int = Field(2_000, ge=1, description="before the first round")
     round_events: int = Field(20_000, ge=1, description="new events that make a round due")
     round_interval_s: float = Field(3600.0, gt=0, description="time that makes a round due")
