@@ -181,11 +181,11 @@ class Deployment:
         """Produce items to a topic, keyed by their ids."""
         self._send(topic, [(item.item_id, encode(item)) for item in items])
 
-    def start_worker(self, name: str = "a") -> WorkerProcess:
-        """A worker process of its own on the workers' core."""
+    def start_worker(self, name: str = "a", core: int = WORKER_CORE) -> WorkerProcess:
+        """A worker process of its own, by default on the workers' core."""
         log = self.root / f"worker-{name}-{len(self.workers)}.log"
         command = [sys.executable, "-m", "stream", "worker", "--instance", name]
-        with log.open("wb") as output, pinned(WORKER_CORE):
+        with log.open("wb") as output, pinned(core):
             process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=output, stderr=output
             )

@@ -102,6 +102,12 @@ class Cells:
     def __len__(self) -> int:
         return len(self._means)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        parts = (self._rows, self._codes, self._means, self._radius, self._steps, self._is_held)
+        return sum(part.nbytes for part in parts)
+
     def leave(self, rows: Rows) -> None:
         """These rows have another vector now: they are looked at by every query from here on."""
         self._is_held[rows[rows < len(self._is_held)]] = False

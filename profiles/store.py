@@ -17,6 +17,8 @@ from typing import cast
 
 import msgspec
 from rocksdict import (
+    BottommostLevelCompaction,
+    CompactOptions,
     DbClosedError,
     DBCompressionType,
     DBRecoveryMode,
@@ -142,6 +144,12 @@ class PartitionStore:
             self._db.flush()
         except Exception as error:
             raise _broken(self.directory, "flush", error) from error
+
+    def compact(self) -> None:
+        """Rewrite everything at its lowest level: what a store comes to in time, at once."""
+        forced = CompactOptions()
+        forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        self._db.compact_range(None, None, forced)
 
     def close(self) -> None:
         """Release the directory.  Closing twice is closing once."""
