@@ -35,6 +35,8 @@ SAMPLE_PER_CENTRE = 32
 ITERATIONS = 4
 SLICE_ROWS = 8192
 FIRST_CELLS = 32
+FIRST_PART = 64
+"""Every query reads at least 32 cells and one in 64: fewer cost recall at a million items."""
 WIDE_SHARE = 0.2
 CODES = 127
 BIAS_WEIGHT = 2.0
@@ -131,7 +133,7 @@ class Cells:
         means = probe @ self._means.T
         deviation = np.sqrt(np.einsum("bd,bd->b", probe @ self._spread, probe).clip(0.0))
         estimate = means + (self._z * deviation)[:, None] * self._radius
-        first = min(FIRST_CELLS, len(self))
+        first = min(max(FIRST_CELLS, len(self) // FIRST_PART), len(self))
         chosen = np.zeros(estimate.shape, np.bool_)
         np.put_along_axis(chosen, _largest(estimate, first), True, axis=1)
         rows, scores = self._read(probe, means, chosen, allowed, k)
