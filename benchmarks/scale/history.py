@@ -45,7 +45,7 @@ def measure(lengths: list[int], settings: Settings, seed: int) -> Result:
         with tempfile.TemporaryDirectory(prefix="driftline-bench-") as directory:
             store = PartitionStore(Path(directory) / "store")
             names = [f"user-{at}".encode() for at in range(USERS)]
-            store.write(names, encode_records(records), Watermark(count=USERS))
+            store.write(names, encode_records(layout, records), Watermark(count=USERS))
             store.flush()
             store.compact()
             disk = sum(file.stat().st_size for file in (Path(directory) / "store").glob("*.sst"))

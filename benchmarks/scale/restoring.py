@@ -69,7 +69,7 @@ async def _fill(bootstrap: str, topic: str, layout: RecordLayout, count: int, se
         for start in range(0, count, 5_000):
             users = range(start, min(start + 5_000, count))
             records = profiles(layout, typical_events(len(users), chance), 1, 1, chance)
-            payloads = encode_records(records)
+            payloads = encode_records(layout, records)
             for partition in range(PARTITIONS):
                 batch = producer.create_batch()
                 for at in range(partition, len(users), PARTITIONS):

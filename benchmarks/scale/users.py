@@ -72,7 +72,7 @@ def filled_store(
         names = [f"user-{at}".encode() for at in range(start, min(start + FILL, users))]
         events = typical_events(len(names), chance)
         records = profiles(layout, events, release, key64("another topic"), chance)
-        store.write(names, encode_records(records), Watermark(count=start + len(names)))
+        store.write(names, encode_records(layout, records), Watermark(count=start + len(names)))
     store.flush()
     store.compact()
     return store, sum(file.stat().st_size for file in directory.glob("*.sst"))
