@@ -34,8 +34,8 @@ def measure(lengths: list[int], settings: Settings, seed: int) -> Result:
         layout = layout_of(settings, length)
         chance = np.random.default_rng(seed)
         records = profiles(layout, np.full(USERS, 2 * length), 1, 1, chance)
-        known = chance.integers(ITEMS, size=records["hist_item"].shape)
-        records["hist_item"] = catalog.keys[known]
+        known = chance.integers(ITEMS, size=records["history"]["item"].shape)
+        records["history"]["item"] = catalog.keys[known]
         some = np.arange(USERS)
         slice_users = settings.serving.sweep_users
         started = time.perf_counter()

@@ -46,15 +46,17 @@ def profiles(
     records["emit_ms"] = int(START_S * 1000)
     records["state"] = chance.normal(size=(users, layout.layers, layout.dim))
     records["profile"] = chance.normal(size=(users, layout.dim))
-    records["hist_item"] = np.where(held, items[rows], 0)
+    records["history"]["item"] = np.where(held, items[rows], 0)
     ts = START_S + np.sort(chance.random((users, slots)) * 1e6, axis=1).round(3)
-    records["hist_ts"] = np.where(held, ts, 0.0)
+    records["history"]["ts"] = np.where(held, ts, 0.0)
     records["last_ts"] = ts[:, -1]
-    records["hist_action"] = np.where(held, chance.integers(0, 10, size=(users, slots)), 0)
+    records["history"]["action"] = np.where(held, chance.integers(0, 10, size=(users, slots)), 0)
     ids = np.arange(layout.recent_ids)[None] < events[:, None]
     records["recent"] = np.where(ids, chance.integers(1, 1 << 62, size=ids.shape), 0)
     seen = records["seen"]
-    bits = bloom_slots(records["hist_item"].ravel(), layout.seen_bytes).reshape(users, slots, -1)
+    bits = bloom_slots(records["history"]["item"].ravel(), layout.seen_bytes).reshape(
+        users, slots, -1
+    )
     for slot in range(slots):
         filled = np.flatnonzero(held[:, slot])
         some = seen[filled]
