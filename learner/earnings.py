@@ -13,20 +13,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
-import msgspec
 import numpy as np
 
-from learner.kafka_edge import open_consumer, read_to_end
+from learner.kafka_edge import read_messages
 from learner.sampling import ActionWeights
 from profiles.config import Settings
-from profiles.errors import BadMessage
-from profiles.events import Event, Recommendation, decode_json
+from profiles.events import Event, Recommendation
 from profiles.off_policy import Estimate, Floats, snips
 from profiles.topics import Topics
-
-Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +97,6 @@ def read_earnings(settings: Settings, within_s: float) -> Earnings:
     positive = {
         name for name, weight in zip(weights.names, weights.weights, strict=True) if weight > 0
     }
-    outputs = list(_read(settings, topics.recommendations, Recommendation))
-    events = [e for e in _read(settings, topics.events, Event) if e.action in positive]
+    outputs = read_messages(settings, topics.recommendations, Recommendation)
+    events = [e for e in read_messages(settings, topics.events, Event) if e.action in positive]
     return estimate(join(outputs, events, within_s), len(outputs))
-
-
-def _read(settings: Settings, topic: str, kind: type[Kind]) -> list[Kind]:
-    consumer = open_consumer(settings)
-    found: list[Kind] = []
-    try:
-        for record in read_to_end(consumer, topic, settings.broker.connect_timeout_s):
-            try:
-                found.append(decode_json(record.value or b"", kind))
-            except BadMessage:
-                continue
-    finally:
-        consumer.close()
-    return found

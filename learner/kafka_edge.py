@@ -10,13 +10,17 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from profiles.config import Settings
-from profiles.errors import BrokerError, TopicError
+from profiles.errors import BadMessage, BrokerError, TopicError
+from profiles.events import decode_json
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 SEND_TIMEOUT_S = 30.0
 POLL_MS = 200
@@ -154,6 +158,24 @@ def read_to_end(consumer: KafkaConsumer, topic: str, timeout_s: float) -> Iterat
             )
         for records in found.values():
             yield from records
+
+
+def read_messages(settings: Settings, topic: str, kind: type[Kind]) -> list[Kind]:
+    """Every message of a kind that stands in a topic now; what cannot be read is passed over.
+
+    Raises: TopicError, BrokerError.
+    """
+    consumer = open_consumer(settings)
+    found: list[Kind] = []
+    try:
+        for record in read_to_end(consumer, topic, settings.broker.connect_timeout_s):
+            try:
+                found.append(decode_json(record.value or b"", kind))
+            except BadMessage:
+                continue
+    finally:
+        consumer.close()
+    return found
 
 
 def send_all(producer: KafkaProducer, topic: str, messages: Sequence[tuple[bytes, bytes]]) -> None:

@@ -19,11 +19,6 @@ SLICE = 256
 """Users rebuilt in one matrix product: bounds memory (256 x 50 x 64 floats are 3 MB)."""
 
 
-def stale_rows(records: Records, space: Space) -> Rows:
-    """Records whose vectors are not of this space."""
-    return np.flatnonzero(records["release"] != space.key)
-
-
 def rebuild(records: Records, rows: Rows, space: Space, catalog: Catalog) -> None:
     """Recompute state and profile of the given records, in place.
 

@@ -47,6 +47,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 HttpPort = Annotated[
     int | None, typer.Option("--http-port", help="Port of /metrics, /livez, /readyz; 0: any.")
 ]
+DataSet = Annotated[
+    str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
+]
+DataPath = Annotated[Path | None, typer.Option(help="Directory or file of the data set.")]
+Columns = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for tabular data.")]
 
 
 def main() -> None:
@@ -178,13 +183,9 @@ def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPor
 
 @app.command()
 def tune(
-    data: Annotated[
-        str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
-    ] = "movielens",
-    path: Annotated[Path | None, typer.Option(help="Directory or file of the data set.")] = None,
-    mapping: Annotated[
-        list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for tabular data.")
-    ] = None,
+    data: DataSet = "movielens",
+    path: DataPath = None,
+    mapping: Columns = None,
     trials: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds after which no new trial begins.")
@@ -240,13 +241,9 @@ def _columns(mapping: list[str] | None) -> dict[str, str] | None:
 
 @app.command()
 def replay(
-    data: Annotated[
-        str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
-    ] = "movielens",
-    path: Annotated[Path | None, typer.Option(help="Directory or file of the data set.")] = None,
-    mapping: Annotated[
-        list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for tabular data.")
-    ] = None,
+    data: DataSet = "movielens",
+    path: DataPath = None,
+    mapping: Columns = None,
     speedup: Annotated[
         float | None, typer.Option(help="How many times faster than it happened.")
     ] = None,

@@ -11,6 +11,7 @@ its changelog record and recommendation are sent again from the stored profile.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -98,6 +99,9 @@ class EventPath:
         self._action_names = list(actions)
         self._metrics = metrics
         self._recommender = Recommender(catalog, settings)
+        fields = layout.dtype.fields
+        assert fields is not None, "a record has fields"
+        self._release_places = [fields[name][1] for name in ("release", "interest_release")]
         self._no_profile = encode_records(layout, empty_records(layout, 1))[0]
         self._unchecked = 0.0
 
@@ -252,13 +256,19 @@ class EventPath:
             return [], None, []
         users: list[bytes] = []
         last: bytes | None = None
-        for looked, (user, payload) in enumerate(source.store.scan(after), start=1):
-            last = user
-            # Read straight from the bytes: most profiles are already rebuilt.
-            if not self._is_current(user, payload):
-                users.append(user)
-            if len(users) >= count or looked >= 32 * count:
-                break
+        scanned, looked = source.store.scan(after), 0
+        while block := list(itertools.islice(scanned, count)):
+            keys = self._keys_of([user for user, _ in block])
+            for (user, payload), key in zip(block, keys, strict=True):
+                last, looked = user, looked + 1
+                # Read straight from the bytes: most profiles are already rebuilt.
+                if not self._is_current(payload, key):
+                    users.append(user)
+                if len(users) >= count or looked >= 32 * count:
+                    break
+            else:
+                continue
+            break
         else:
             last = None
         arms = self.arms(users)
@@ -290,22 +300,23 @@ class EventPath:
         source.store.flush()
         return [Message(user, None) for user in users], found
 
-    def _is_current(self, user: bytes, payload: bytes) -> bool:
-        """Whether profile and interest are of the space that serves this user.
+    def _keys_of(self, users: Sequence[bytes]) -> list[int]:
+        """Key of the space that serves each user; a block at a time, since arms are hashed."""
+        keys = np.empty(len(users), dtype=np.uint64)
+        for arm in self.arms(users):
+            keys[arm.members] = arm.space.key
+        return keys.tolist()
+
+    def _is_current(self, payload: bytes, key: int) -> bool:
+        """Whether profile and interest are of the space with this key.
 
         An event may have rebuilt the profile of a user whose interest still waits for its text
         to be encoded again.
         """
-        fields = self.layout.dtype.fields
-        assert fields is not None, "a record has fields"
         release, interest = (
-            np.frombuffer(payload, dtype=kind, count=1, offset=at)[0]
-            for kind, at, *_ in (fields["release"], fields["interest_release"])
+            int.from_bytes(payload[at : at + 8], "little") for at in self._release_places
         )
-        key = self.serving.key
-        if self.canary is not None and self.arms([user])[1].members[0]:
-            key = self.canary.space.key
-        return bool(release == key and interest in (0, key))
+        return release == key and interest in (0, key)
 
     def take_outcomes(self) -> dict[str, OutcomeSums]:
         """Ranked events by release since the last call."""

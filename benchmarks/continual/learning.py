@@ -13,22 +13,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.continual.strategies import Strategy
 from benchmarks.continual.timeline import Timeline
 from learner.bootstrap import bootstrap_from, expected_release
 from learner.checkpoint import segments_to_bytes
-from learner.records import EVENT, Row, to_segment
+from learner.records import Row
 from learner.replay import ReplayBuffer
 from learner.round_types import Hooks
 from learner.rounds import Plan, plan_round, run_round
-from learner.sampling import ActionWeights, Segment, holdout_border
+from learner.sampling import ActionWeights, holdout_border
+from learner.segments import segments_of_rows
 from profiles.config import Settings
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
@@ -173,7 +172,7 @@ class Learner:
     def _plan_of_everything(self, period: int) -> Plan:
         new = self._timeline.rows(period)
         self._seen += new
-        segments = _whole_segments(self._seen)
+        segments = segments_of_rows(self._seen)
         share = self._settings.learner.holdout_share * len(new) / len(self._seen)
         return Plan(
             number=period + 1,
@@ -194,12 +193,3 @@ def with_learner(settings: Settings, changes: dict[str, Any]) -> Settings:
     """Settings with some of the section `learner` changed.  Any: values of any setting."""
     learner = settings.learner.model_validate({**settings.learner.model_dump(), **changes})
     return settings.model_copy(update={"learner": learner})
-
-
-def _whole_segments(rows: Sequence[Row]) -> list[Segment]:
-    """Every user's events as targets, the very first included."""
-    users: dict[int, list[tuple[int, int, float, int, float, int]]] = {}
-    for order, row in enumerate(rows, start=1):
-        event = (order, row.item, row.ts, row.event_id, row.value, row.action)
-        users.setdefault(row.user, []).append(event)
-    return [to_segment(user, 0, 0, np.array(events, EVENT)) for user, events in users.items()]

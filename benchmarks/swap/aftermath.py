@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from benchmarks.deployment import Deployment
 from benchmarks.harness import Result
+from benchmarks.reading import read_topic
 from learner.bootstrap import expected_release
 from profiles.catalog import Catalog
 from profiles.rebuild import replay_history
@@ -36,22 +35,9 @@ def open_space(made: Deployment, release_id: str) -> tuple[Space, Catalog]:
 
 async def last_records(made: Deployment) -> Records:
     """Every user's last changelog record."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
-    await consumer.start()
     last: dict[bytes, bytes] = {}
-    try:
-        numbers = range(made.settings.topics.partitions)
-        places = [TopicPartition(made.topics.profiles, number) for number in numbers]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            while await consumer.position(place) < ends[place]:
-                fetched = await consumer.getmany(place, timeout_ms=500)
-                for record in fetched.get(place, []):
-                    last[record.key] = record.value
-    finally:
-        await consumer.stop()
+    async for record in read_topic(made, made.topics.profiles):
+        last[record.key or b""] = record.value or b""
     records, _ = decode_records(_layout(made), list(last.values()))
     return records
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from benchmarks.deployment import Deployment
 from benchmarks.harness import Result
 from benchmarks.load import Events
+from benchmarks.reading import read_topic
 from benchmarks.swap.aftermath import open_space
 from profiles.scoring import score_all
 from profiles.space import Space
@@ -73,24 +72,11 @@ class Past:
 async def first_outputs(made: Deployment, releases: Sequence[str]) -> dict[str, list[Output]]:
     """Of each release, the first output of each of the first `SAMPLE` users it answered."""
     decoder = msgspec.json.Decoder(Output)
-    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
-    await consumer.start()
     found: dict[str, dict[str, Output]] = {release: {} for release in releases}
-    try:
-        numbers = range(made.settings.topics.partitions)
-        places = [TopicPartition(made.topics.recommendations, number) for number in numbers]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            while await consumer.position(place) < ends[place]:
-                fetched = await consumer.getmany(place, timeout_ms=500)
-                for record in fetched.get(place, []):
-                    output = decoder.decode(record.value or b"")
-                    if output.release_id in found:
-                        found[output.release_id].setdefault(output.user_id, output)
-    finally:
-        await consumer.stop()
+    async for record in read_topic(made, made.topics.recommendations):
+        output = decoder.decode(record.value or b"")
+        if output.release_id in found:
+            found[output.release_id].setdefault(output.user_id, output)
     return {
         release: sorted(outputs.values(), key=lambda output: output.produced_at)[:SAMPLE]
         for release, outputs in found.items()

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from benchmarks.deployment import WORKER_CORE, Deployment, WorkerProcess, total, wait_until
 from benchmarks.harness import ROOT, Result, pinned
 from benchmarks.load import Answer, Events
 from benchmarks.peer_environment import THROUGHPUT
+from benchmarks.reading import read_topic
 from benchmarks.throughput import profiler
 from stream.broker import EmbeddedKafka
 
@@ -116,21 +115,10 @@ async def _unanswered(made: Deployment, events: Events) -> int:
     """Users whose last recommendation is not for their last event: should be none."""
     last = {key: f"e{at}" for at, key in enumerate(events.keys)}
     decoder = msgspec.json.Decoder(Answer)
-    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(made.topics.recommendations, number) for number in range(4)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        causes: dict[bytes, str] = {}
-        for place in places:
-            while await consumer.position(place) < ends[place]:
-                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, []):
-                    causes[record.key] = decoder.decode(record.value).cause_id
-        return sum(causes.get(user) != cause for user, cause in last.items())
-    finally:
-        await consumer.stop()
+    causes: dict[bytes, str] = {}
+    async for record in read_topic(made, made.topics.recommendations):
+        causes[record.key or b""] = decoder.decode(record.value or b"").cause_id
+    return sum(causes.get(user) != cause for user, cause in last.items())
 
 
 def _cpu_s(pid: int) -> float:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from learner.kafka_edge import open_consumer, read_to_end
+from learner.kafka_edge import read_messages
 from learner.release_log import read_board
 from learner.rollout.arms import Arm
 from profiles.config import Settings
-from profiles.errors import BadMessage
-from profiles.events import OutcomeWindow, ReleaseNotice, decode_json
+from profiles.events import OutcomeWindow, ReleaseNotice
 from profiles.topics import Topics
 
 
@@ -46,7 +45,8 @@ def read_status(settings: Settings) -> Status:
     names = [n.release_id for n in (serving, candidate) if n is not None]
     arms = {name: Arm() for name in names}
     refusals: dict[str, str] = {}
-    for window in _windows(settings):
+    topic = Topics.under(settings.topics.prefix).outcomes
+    for window in read_messages(settings, topic, OutcomeWindow):
         if window.release_id in arms and window.ended_at >= since_s:
             arms[window.release_id].take(window.cells)
             if window.refusal:
@@ -89,18 +89,3 @@ def in_words(status: Status) -> str:
     if last is not None and last not in (serving, candidate):
         lines.append(f"Last decision: {last.release_id} {last.status}: {last.reason}.")
     return "\n".join(lines)
-
-
-def _windows(settings: Settings) -> list[OutcomeWindow]:
-    consumer = open_consumer(settings)
-    found: list[OutcomeWindow] = []
-    try:
-        topic = Topics.under(settings.topics.prefix).outcomes
-        for record in read_to_end(consumer, topic, settings.broker.connect_timeout_s):
-            try:
-                found.append(decode_json(record.value or b"", OutcomeWindow))
-            except BadMessage:
-                continue
-    finally:
-        consumer.close()
-    return found

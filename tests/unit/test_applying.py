@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from profiles.applying import Applied, apply_batch
 from profiles.catalog import Catalog
 from profiles.events import Event, Item, key64
-from profiles.rebuild import rebuild, stale_rows
+from profiles.rebuild import rebuild
 from profiles.scoring import score_all
 from profiles.space import Space
 from profiles.state import Records, bloom_slots, empty_records, was_seen
@@ -178,7 +178,7 @@ def test_prequential_ranks_are_those_just_before_each_event(seed: int, count: in
     records = empty_records(LAYOUT, 2)
     for at, rank in zip(applied.ranked.tolist(), applied.ranks.tolist(), strict=True):
         user, _, event = stream[at]
-        rebuild(records, stale_rows(records, SPACE), SPACE, CATALOG)
+        rebuild(records, np.flatnonzero(records["release"] != SPACE.key), SPACE, CATALOG)
         target = CATALOG.rows[event.item_id]
         scores = score_all(records["profile"][user][None], SPACE)[0]
         slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
@@ -221,7 +221,7 @@ def test_a_rebuilt_profile_is_the_one_that_the_remembered_events_make_from_nothi
         last = [entry for entry in moved if entry[0] == user][-LAYOUT.history :]
         if last:
             apply(scratch, last, space=OTHER)
-    rebuild(scratch, stale_rows(scratch, OTHER), OTHER, CATALOG)
+    rebuild(scratch, np.flatnonzero(scratch["release"] != OTHER.key), OTHER, CATALOG)
     np.testing.assert_allclose(records["state"], scratch["state"], atol=1e-5)
     np.testing.assert_allclose(records["profile"], scratch["profile"], atol=1e-5)
     assert (records["release"] == OTHER.key).all()
