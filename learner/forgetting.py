@@ -15,6 +15,7 @@ from learner.feeds import BoardFeed
 from learner.kafka_edge import send_all
 from learner.publishing import Rounds
 from learner.replay import ReplayBuffer
+from profiles.audit import AuditLog
 from profiles.events import Receipt, encode
 from profiles.logs import get_logger
 
@@ -27,10 +28,15 @@ class Eraser:
     """Works off the erasures that the board has read."""
 
     def __init__(
-        self, board: BoardFeed, buffer: ReplayBuffer, producer: KafkaProducer, rounds: Rounds
+        self,
+        board: BoardFeed,
+        buffer: ReplayBuffer,
+        producer: KafkaProducer,
+        rounds: Rounds,
+        audit: AuditLog,
     ) -> None:
         self._board, self._buffer = board, buffer
-        self._producer, self._rounds = producer, rounds
+        self._producer, self._rounds, self._audit = producer, rounds, audit
         topic = board.topics.erasures
         self._done = buffer.offsets(topic, board.erasure_partitions)
 
@@ -52,6 +58,7 @@ class Eraser:
         self._rounds.drop_if_about(set(users))
         report = self._buffer.erase(users)
         receipts: list[tuple[bytes, bytes]] = []
+        erased: dict[str, dict[str, int]] = {}
         for request in waiting:
             counts, releases = report[request.user]
             receipt = Receipt(
@@ -63,7 +70,10 @@ class Eraser:
                 erased_at=time.time(),
             )
             receipts.append((request.user_id.encode(), encode(receipt)))
+            erased[request.erasure_id] = counts
             self._done[request.partition] = request.offset + 1
         send_all(self._producer, self._board.topics.receipts, receipts)
+        for erasure_id, counts in erased.items():
+            self._audit.append(COMPONENT, "erasure", erasure=erasure_id, erased=counts)
         self._buffer.ingest(self._board.topics.erasures, [], self._done)
         log.info("users erased", users=len(report))

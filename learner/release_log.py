@@ -15,6 +15,7 @@ import msgspec
 from kafka import KafkaConsumer, KafkaProducer
 
 from learner.kafka_edge import open_consumer, read_to_end, send_all
+from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.errors import BadMessage, ReleaseError
 from profiles.events import ReleaseNotice, decode_notice, encode
@@ -142,7 +143,23 @@ def rollback_notices(
     return serving, msgspec.structs.replace(gone, sequence=serving.sequence + 1)
 
 
-def announce(producer: KafkaProducer, settings: Settings, *notices: ReleaseNotice) -> None:
-    """Publish notices and await every replica's acknowledgement.  Raises: BrokerError."""
+def announce(
+    producer: KafkaProducer, settings: Settings, *notices: ReleaseNotice, actor: str = "learner"
+) -> None:
+    """Publish notices, await every replica's acknowledgement, and note them in the audit log.
+
+    Raises: BrokerError, AuditError.
+    """
     topic = Topics.under(settings.topics.prefix).releases
     send_all(producer, topic, [(n.release_id.encode(), encode(n)) for n in notices])
+    audit = AuditLog.of(settings)
+    for notice in notices:
+        audit.append(
+            actor,
+            f"release {notice.status}",
+            release=notice.release_id,
+            parent=notice.parent_id,
+            sequence=notice.sequence,
+            reason=notice.reason,
+            metrics=notice.metrics,
+        )

@@ -121,6 +121,6 @@ def rollback(settings: Settings, reason: str = "") -> Rollback:
 def _send(settings: Settings, *notices: ReleaseNotice) -> None:
     producer = open_producer(settings)
     try:
-        announce(producer, settings, *notices)
+        announce(producer, settings, *notices, actor="operator")
     finally:
         producer.close(timeout=5)

@@ -30,6 +30,7 @@ from learner.sampling import ActionWeights
 from learner.sensing import Sensor
 from learner.team import Team
 from learner.tracking import require_tracker
+from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.endpoint import Endpoint
 from profiles.logs import get_logger
@@ -117,7 +118,9 @@ class _Learner:
         self._rounds = Rounds(
             settings, self._buffer, self._board, self._producer, store, directory, metrics, team
         )
-        self._eraser = Eraser(self._board, self._buffer, self._producer, self._rounds)
+        self._eraser = Eraser(
+            self._board, self._buffer, self._producer, self._rounds, AuditLog.of(settings)
+        )
         self._sensor = Sensor(self._buffer, exclude_seen=settings.serving.exclude_seen)
         self._drifted = False
         self._lag = -1

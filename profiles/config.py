@@ -294,6 +294,9 @@ class SecuritySettings(BaseModel):
     signing_key: Path | None = None
     signing_key_password: SecretStr | None = None
     trusted_keys: tuple[Path, ...] = ()
+    audit_log: Path | None = Field(
+        None, description="file of the audit log; default: audit.jsonl in store.directory"
+    )
 
 
 class HttpSettings(BaseModel):

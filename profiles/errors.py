@@ -11,7 +11,8 @@
     ├── BadMessage               9   one message breaks the contract; `.reason` says how
     ├── ModelError              10   a language model or head cannot be loaded or used
     ├── DatasetError            11   a data set is absent, altered or not in its known form
-    └── LearnerError            12   a learning round or its checkpoint failed
+    ├── LearnerError            12   a learning round or its checkpoint failed
+    └── AuditError              13   the audit log cannot be written, or its chain is broken
 
 The number is the class's `exit_code`: what the command line exits with when that error ends it.
 A message says what failed, with which value, and what to do next. Catch the root only at an edge.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AuditError",
     "BadMessage",
     "BrokerError",
     "DatasetError",
@@ -138,3 +140,9 @@ class LearnerError(DriftlineError):
     """A learning round failed, or its checkpoint cannot be saved or resumed."""
 
     exit_code = 12
+
+
+class AuditError(DriftlineError):
+    """The audit log cannot be written or read, or its chain is broken."""
+
+    exit_code = 13

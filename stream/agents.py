@@ -12,12 +12,14 @@ ends the worker (`Delivery.fail`): better restarted than wrong.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from profiles.audit import AuditLog
 from profiles.config import ServingSettings
 from profiles.errors import BadMessage
 from profiles.events import Receipt, decode_erasure, decode_request, decode_user, encode
@@ -71,6 +73,7 @@ class Worker:
     topics: Topics
     rules: Rules
     settings: ServingSettings
+    audit: AuditLog
 
     def source(self, chunk: Chunk) -> Source:
         """The open partition that a chunk belongs to."""
@@ -285,6 +288,14 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
             erased_at=time.time(),
         )
         receipts.append(Message(user, encode(receipt)))
+        # A thread: the log waits for the disk, and for whoever else writes to it.
+        await asyncio.to_thread(
+            worker.audit.append,
+            receipt.component,
+            "erasure",
+            erasure=receipt.erasure_id,
+            erased=receipt.erased,
+        )
     await worker.publisher.send(sent, worker.topics.receipts, chunk.partition, receipts)
     await _send_dead(worker, sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, event, None)

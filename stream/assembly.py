@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from profiles.audit import AuditLog
 from profiles.catalog import Catalog
 from profiles.config import Settings
 from profiles.encoder import base_sha256
@@ -144,4 +145,5 @@ def build_worker(
         topics,
         rules,
         serving,
+        AuditLog.of(settings),
     )

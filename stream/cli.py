@@ -33,9 +33,11 @@ app = typer.Typer(
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
+audit_app = typer.Typer(no_args_is_help=True, help="Check the log of what was done.")
 releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promote and roll back.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file of settings.", dir_okay=False)
@@ -437,6 +439,28 @@ def releases_rollback(config: Config = None, bootstrap: Bootstrap = None) -> Non
     from learner.releases_cli import rollback
 
     _print_json(rollback(read_settings(config, bootstrap)))
+
+
+@audit_app.command("verify")
+def audit_verify(
+    file: Annotated[
+        Path | None, typer.Argument(help="Default: the one that the settings name.", dir_okay=False)
+    ] = None,
+    anchor: Annotated[
+        str | None, typer.Option(help="What an earlier check printed: shows a cut-off end.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Follow the chain of the audit log; ends with 13 where it is broken.
+
+    Note the anchor that it prints somewhere else, and give it to the next check.
+
+    Example: `driftline audit verify data/audit.jsonl`
+    """
+    from profiles.audit import AuditLog
+
+    log = AuditLog.of(read_settings(config)) if file is None else AuditLog(file)
+    _print_json(log.verify(anchor))
 
 
 def _print_json(value: Any) -> None:
