@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from profiles.config import Settings
 from profiles.errors import StoreCorruptError
 
 RECORD_VERSION = 2
@@ -46,6 +47,12 @@ class RecordLayout:
     history: int
     recent_ids: int
     seen_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> RecordLayout:
+        """The layout that a deployment's settings fix."""
+        model, kept = settings.model, settings.profile
+        return cls(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
 
     @property
     def dtype(self) -> np.dtype[np.void]:

@@ -71,13 +71,7 @@ def build_worker(
     serving, model = settings.serving, settings.model
     # Sorted, as the learner has them: the order of a settings file must not matter.
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
-    layout = RecordLayout(
-        model.dim,
-        model.layers,
-        settings.profile.history,
-        settings.profile.recent_ids,
-        settings.profile.seen_bytes,
-    )
+    layout = RecordLayout.of(settings)
     catalog = Catalog()
     path = EventPath(layout, serving, actions, catalog, metrics)
     delivery = Delivery(publisher, topics, ids, metrics, fail)

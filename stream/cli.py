@@ -7,6 +7,7 @@ a defect and shows its trace.  The learner is imported lazily, and only here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import sys
@@ -330,6 +331,42 @@ def oracle(
     print_report(report)
     if report.faults():
         raise typer.Exit(1)
+
+
+@app.command()
+def export(user: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Everything that the topics hold about a user, as JSON: for whoever asks what is known of her.
+
+    Example: `driftline export user-17 > user-17.json`
+    """
+    from stream.user_rights import export_user
+
+    _print_json(export_user(read_settings(config, bootstrap), user))
+
+
+@app.command()
+def erase(
+    user: str,
+    reason: Annotated[str, typer.Option(help="Kept in the erasures topic.")] = "",
+    wait_s: Annotated[float, typer.Option(help="For the receipts; 0: do not wait.", min=0)] = 60.0,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Forget a user: profile, history, changelog, recommendations, replay examples; print receipts.
+
+    Events sent afterwards begin a new profile.  The learner's receipt names the releases that were
+    trained on the user's events.
+
+    Example: `driftline erase user-17 --reason "asked on 2026-11-25"`
+    """
+    from stream.user_rights import COMPONENTS, request_erasure, wait_for_receipts
+
+    settings = read_settings(config, bootstrap)
+    erasure = asyncio.run(request_erasure(settings, user, reason))
+    if wait_s:
+        _print_json(wait_for_receipts(settings, erasure, COMPONENTS, wait_s))
+    else:
+        _print_json(erasure)
 
 
 @app.command()

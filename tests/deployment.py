@@ -180,15 +180,13 @@ class Deployment:
 
     def applied(self) -> dict[str, int]:
         """Events in each user's last changelog record."""
-        model, profile = self.settings.model, self.settings.profile
-        layout = RecordLayout(
-            model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
-        )
         last: dict[str, bytes | None] = {}
         for record in self.read(self.topics.profiles):
             last[record.key.decode()] = record.value
         users = [user for user, payload in last.items() if payload]
-        records, _ = decode_records(layout, [payload for payload in last.values() if payload])
+        records, _ = decode_records(
+            RecordLayout.of(self.settings), [payload for payload in last.values() if payload]
+        )
         return dict(zip(users, records["events"].tolist(), strict=True))
 
     def wait_applied(self, total: int) -> None:

@@ -38,13 +38,8 @@ async def last_records(made: Deployment) -> Records:
     last: dict[bytes, bytes] = {}
     async for record in read_topic(made, made.topics.profiles):
         last[record.key or b""] = record.value or b""
-    records, _ = decode_records(_layout(made), list(last.values()))
+    records, _ = decode_records(RecordLayout.of(made.settings), list(last.values()))
     return records
-
-
-def _layout(made: Deployment) -> RecordLayout:
-    model, kept = made.settings.model, made.settings.profile
-    return RecordLayout(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
 
 
 def check_records(made: Deployment, records: Records, releases: list[str]) -> Result:

@@ -45,12 +45,11 @@ def measure(
     """Rates per second, each part over the same chunks of the worker's own size."""
     settings = load_settings()
     size = settings.serving.chunk_records
-    model, kept = settings.model, settings.profile
-    layout = RecordLayout(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
+    layout = RecordLayout.of(settings)
     catalog = Catalog()
     for item in synthetic_items(items):
         catalog.put(item)
-    space = Space(open_release(release, expected_release(settings)), catalog, kept.seen_bytes)
+    space = Space(open_release(release, expected_release(settings)), catalog, layout.seen_bytes)
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     rules = Rules(actions, settings.serving.max_message_bytes, settings.serving.max_ahead_s)
     chunks = list(_chunks(count, users, items, seed, size))

@@ -8,7 +8,7 @@ more than everything else here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
@@ -34,8 +34,10 @@ class Raw:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def read_topic(broker: BrokerSettings, topic: str) -> Iterator[Raw]:
-    """Records of all partitions; those of one partition in order.
+def read_topic(
+    broker: BrokerSettings, topic: str, partitions: Collection[int] | None = None
+) -> Iterator[Raw]:
+    """Records of all partitions, or of those named; those of one partition in order.
 
     Raises: BrokerError, TopicError.
     """
@@ -55,7 +57,7 @@ def read_topic(broker: BrokerSettings, topic: str) -> Iterator[Raw]:
         numbers = consumer.partitions_for_topic(topic)
         if not numbers:
             raise TopicError(f"topic {topic!r} does not exist: run `driftline topics create`")
-        places = [TopicPartition(topic, number) for number in sorted(numbers)]
+        places = [TopicPartition(topic, number) for number in sorted(partitions or numbers)]
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
         ends = consumer.end_offsets(places)

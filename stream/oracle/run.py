@@ -85,7 +85,7 @@ def examine(
     dead_count, dead = dead_places(evidence.events_dead)
     ledger = keep_ledger(evidence.events, catalogue, settings, dead)
     clock.lap("events")
-    log = read_changelog(evidence.profiles, _layout(settings))
+    log = read_changelog(evidence.profiles, RecordLayout.of(settings))
     clock.lap("changelog")
     outputs = read_outputs(evidence.recommendations, ledger, log, catalogue)
     clock.lap("recommendations")
@@ -204,13 +204,6 @@ def _expected(ledger: Ledger, log: Changelog) -> int:
     """Events that should be in profiles: those of erased users need not be."""
     kept = [user not in log.erased for user in ledger.users]
     return int(ledger.count[np.array(kept, dtype=np.bool_)].sum()) if kept else 0
-
-
-def _layout(settings: Settings) -> RecordLayout:
-    model, profile = settings.model, settings.profile
-    return RecordLayout(
-        model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
-    )
 
 
 def _chosen(users: int, sample: int | None) -> npt.NDArray[np.bool_]:

@@ -104,5 +104,5 @@ def test_a_log_that_cannot_be_written_stops_the_act(tmp_path: Path) -> None:
 
 def test_it_lies_beside_the_state_unless_told_otherwise(tmp_path: Path) -> None:
     assert AuditLog.of(Settings()).path == Path("data") / FILE_NAME
-    settings = Settings(security={"audit_log": tmp_path / "a.jsonl"}) 
+    settings = Settings(security={"audit_log": tmp_path / "a.jsonl"})
     assert AuditLog.of(settings).path == tmp_path / "a.jsonl"
