@@ -16,6 +16,7 @@ import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from profiles.broker_access import security_options
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, TopicError
 from profiles.events import decode_json
@@ -45,6 +46,7 @@ def open_consumer(settings: Settings, group: str | None = None) -> KafkaConsumer
             auto_offset_reset="earliest",
             max_poll_records=5_000,
             fetch_max_wait_ms=100,
+            **security_options(settings.broker),
         )
     except (KafkaError, OSError, ValueError) as error:
         raise _unreachable(settings, error) from error
@@ -59,6 +61,7 @@ def open_producer(settings: Settings) -> KafkaProducer:
             bootstrap_timeout_ms=int(settings.broker.connect_timeout_s * 1000),
             acks="all",
             max_request_size=2**20,
+            **security_options(settings.broker),
         )
     except (KafkaError, OSError, ValueError) as error:
         raise _unreachable(settings, error) from error

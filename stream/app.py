@@ -22,6 +22,7 @@ import uvloop
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from profiles.broker_access import security_options
 from profiles.config import Settings
 from profiles.endpoint import Endpoint
 from profiles.errors import DriftlineError
@@ -84,25 +85,32 @@ class _Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         settings = self._settings
-        bootstrap = settings.broker.bootstrap
+        broker = settings.broker
+        access = security_options(broker)
         topics = Topics.under(settings.topics.prefix)
         specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
         language_model = self._language_model
         async with contextlib.AsyncExitStack() as stack:
             await asyncio.to_thread(
-                check_topics, bootstrap, specs, settings.broker.connect_timeout_s
+                check_topics,
+                broker.bootstrap,
+                specs,
+                broker.connect_timeout_s,
+                client_options=access,
             )
-            ids = await asyncio.to_thread(topic_ids, bootstrap, [spec.name for spec in specs])
+            ids = await asyncio.to_thread(
+                topic_ids, broker.bootstrap, [spec.name for spec in specs], client_options=access
+            )
             registry = CollectorRegistry()
             metrics = WorkerMetrics(registry)
             state = StateThread()
             stack.callback(state.close)
-            publisher = Publisher(bootstrap, topics, f"driftline-{self._directory.name}")
+            publisher = Publisher(broker, topics, f"driftline-{self._directory.name}")
             await publisher.start()
             stack.push_async_callback(publisher.stop)
             app = new_app(settings, self._directory)
-            items = Broadcast(app, bootstrap, topics.items)
-            releases = Broadcast(app, bootstrap, topics.releases)
+            items = Broadcast(app, broker, topics.items)
+            releases = Broadcast(app, broker, topics.releases)
             worker = build_worker(
                 settings,
                 self._directory,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import faust
+
 from profiles.audit import AuditLog
+from profiles.broker_access import security_options
 from profiles.catalog import Catalog
-from profiles.config import Settings
+from profiles.config import BrokerSettings, Settings
 from profiles.encoder import base_sha256
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
@@ -37,6 +40,7 @@ def new_app(settings: Settings, directory: Path) -> ChunkApp:
     serving, bootstrap = settings.serving, settings.broker.bootstrap
     return ChunkApp(
         serving.group,
+        broker_credentials=_credentials(settings.broker),
         broker=[f"kafka://{address.strip()}" for address in bootstrap.split(",")],
         autodiscover=False,
         web_enabled=False,
@@ -80,7 +84,7 @@ def build_worker(
         directory,
         settings.store.sync_writes,
         layout,
-        settings.broker.bootstrap,
+        settings.broker,
         topics,
         ids,
         state,
@@ -140,4 +144,20 @@ def build_worker(
         rules,
         serving,
         AuditLog.of(settings),
+    )
+
+
+def _credentials(broker: BrokerSettings) -> faust.auth.Credentials | None:
+    """Who we are to Kafka, in Faust's words; the system's own clients say it by arguments."""
+    if broker.security == "PLAINTEXT":
+        return None
+    options = security_options(broker)
+    context = options.get("ssl_context")
+    if broker.security == "SSL":
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=context,
+        mechanism=options["sasl_mechanism"],
     )

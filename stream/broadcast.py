@@ -16,6 +16,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from mode import Service
 
+from profiles.broker_access import security_options
+from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
 from stream.chunks import Chunk
 
@@ -25,11 +27,11 @@ MAX_RECORDS = 2_000
 class Broadcast(Service):
     """Reads one topic whole, for as long as the worker lives."""
 
-    def __init__(self, app: faust.App, bootstrap: str, topic: str) -> None:
+    def __init__(self, app: faust.App, broker: BrokerSettings, topic: str) -> None:
         super().__init__()
         self.topic = topic
         self.channel: Any = app.channel()  # Faust types channels by codec, of which there is none
-        self._bootstrap = bootstrap
+        self._broker = broker
         self._consumer: AIOKafkaConsumer | None = None
         self._handled: dict[TopicPartition, int] = {}
         self._progress = asyncio.Event()
@@ -37,11 +39,12 @@ class Broadcast(Service):
     async def on_start(self) -> None:
         """Connect and begin at the beginning."""
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            bootstrap_servers=self._broker.bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=500,
             max_partition_fetch_bytes=8 * 2**20,
+            **security_options(self._broker),
         )
         try:
             await consumer.start()

@@ -22,8 +22,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from profiles.access_control import ROLES, commands
+from profiles.broker_access import security_options
 from profiles.config import Settings, load_settings
-from profiles.errors import DriftlineError
+from profiles.errors import DriftlineError, SettingsError
 from profiles.logs import configure_logs
 from profiles.topics import Topics, topic_specs
 
@@ -120,7 +122,12 @@ def topics_create(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
     settings = read_settings(config, bootstrap)
     specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
-    created = create_topics(settings.broker.bootstrap, specs, settings.topics.replication)
+    created = create_topics(
+        settings.broker.bootstrap,
+        specs,
+        settings.topics.replication,
+        client_options=security_options(settings.broker),
+    )
     print(f"created {len(created)} of {len(specs)} topics" + "".join(f"\n  {n}" for n in created))
 
 
@@ -134,8 +141,29 @@ def topics_check(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
     settings = read_settings(config, bootstrap)
     specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
-    check_topics(settings.broker.bootstrap, specs, settings.broker.connect_timeout_s)
+    check_topics(
+        settings.broker.bootstrap,
+        specs,
+        settings.broker.connect_timeout_s,
+        client_options=security_options(settings.broker),
+    )
     print(f"all {len(specs)} topics are as the contract says")
+
+
+@topics_app.command("acls")
+def topics_acls(
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(ROLES)}.")],
+    principal: Annotated[str, typer.Option(help="Whom to allow.")] = "",
+    config: Config = None,
+) -> None:
+    """The least that a role needs on Kafka, as lines for `kafka-acls.sh`.
+
+    Example: `driftline topics acls worker --principal User:driftline-worker`
+    """
+    if role not in ROLES:
+        raise SettingsError(f"{role!r} is no role; choose one of {', '.join(ROLES)}")
+    for line in commands(role, principal or f"User:{role}", read_settings(config)):
+        print(line)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from profiles.broker_access import security_options
 from profiles.config import BrokerSettings
 from profiles.errors import BrokerError, TopicError
 from profiles.events import check_key
@@ -63,6 +64,7 @@ class Outbox:
             max_batch_size=256 * 1024,
             max_request_size=MESSAGE_BYTES,
             request_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+            **security_options(broker),
         )
         try:
             await asyncio.wait_for(producer.start(), broker.connect_timeout_s)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from profiles.config import BrokerSettings
 from profiles.errors import StoreCorruptError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
@@ -38,7 +39,7 @@ class Partitions:
         directory: Path,
         sync_writes: bool,
         layout: RecordLayout,
-        bootstrap: str,
+        broker: BrokerSettings,
         topics: Topics,
         topic_ids: Mapping[str, str],
         state: StateThread,
@@ -49,7 +50,7 @@ class Partitions:
         self._directory = directory
         self._sync_writes = sync_writes
         self._layout = layout
-        self._bootstrap = bootstrap
+        self._broker = broker
         self._topics = topics
         self._topic_ids = topic_ids
         self._state = state
@@ -144,7 +145,7 @@ class Partitions:
             reached = await restore(
                 store,
                 self._layout,
-                self._bootstrap,
+                self._broker,
                 self._topics.profiles,
                 number,
                 self._state,

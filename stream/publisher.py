@@ -22,6 +22,8 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from profiles.broker_access import security_options
+from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
 from profiles.topics import Topics
 from stream.codecs import DeadLetter
@@ -67,18 +69,19 @@ class Sent:
 class Publisher:
     """An idempotent producer with explicit partitions."""
 
-    def __init__(self, bootstrap: str, topics: Topics, client_id: str) -> None:
+    def __init__(self, broker: BrokerSettings, topics: Topics, client_id: str) -> None:
         self._topics = topics
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            bootstrap_servers=broker.bootstrap,
             client_id=client_id,
             enable_idempotence=True,
             acks="all",
             max_batch_size=MAX_RECORD_BYTES,
             request_timeout_ms=60_000,
             linger_ms=0,
+            **security_options(broker),
         )
 
     async def start(self) -> None:

@@ -16,6 +16,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from profiles.broker_access import security_options
+from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
 from profiles.metrics import WorkerMetrics
 from profiles.state import RecordLayout, Records, decode_records
@@ -31,7 +33,7 @@ keeps them a day): it is rebuilt from nothing, so that an erased profile cannot 
 async def restore(
     store: PartitionStore,
     layout: RecordLayout,
-    bootstrap: str,
+    broker: BrokerSettings,
     changelog: str,
     partition: int,
     state: StateThread,
@@ -43,11 +45,12 @@ async def restore(
     """
     gauge = metrics.restore_remaining.labels(str(partition))
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        bootstrap_servers=broker.bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=8 * 2**20,
         fetch_max_wait_ms=100,
+        **security_options(broker),
     )
     try:
         await consumer.start()

@@ -16,7 +16,7 @@ from benchmarks.harness import Result, pinned, say
 from benchmarks.scale.growth import exponent
 from benchmarks.scale.synthetic import profiles, typical_events
 from benchmarks.scale.users import layout_of
-from profiles.config import Settings
+from profiles.config import BrokerSettings, Settings
 from profiles.metrics import WorkerMetrics
 from profiles.state import RecordLayout, encode_records
 from profiles.store import PartitionStore
@@ -42,8 +42,9 @@ def measure(sizes: list[int], settings: Settings, seed: int) -> Result:
                 tempfile.TemporaryDirectory(prefix="driftline-bench-") as directory,
                 pinned(WORKER_CORE),
             ):
+                access = BrokerSettings(bootstrap=kafka.bootstrap)
                 seconds = asyncio.run(
-                    _restore(kafka.bootstrap, topics.profiles, layout, Path(directory), size)
+                    _restore(access, topics.profiles, layout, Path(directory), size)
                 )
             rows.append(
                 {
@@ -86,14 +87,14 @@ async def _fill(bootstrap: str, topic: str, layout: RecordLayout, count: int, se
 
 
 async def _restore(
-    bootstrap: str, topic: str, layout: RecordLayout, directory: Path, expected: int
+    kafka: BrokerSettings, topic: str, layout: RecordLayout, directory: Path, expected: int
 ) -> float:
     state, metrics = StateThread(), WorkerMetrics(CollectorRegistry())
     stores = [PartitionStore(directory / f"partition-{n}") for n in range(PARTITIONS)]
     started = time.perf_counter()
     await asyncio.gather(
         *(
-            restore(store, layout, bootstrap, topic, number, state, metrics)
+            restore(store, layout, kafka, topic, number, state, metrics)
             for number, store in enumerate(stores)
         )
     )

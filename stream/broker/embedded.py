@@ -144,6 +144,13 @@ class EmbeddedKafka:
         return f"{HOST}:{self.port}"
 
     @property
+    def internal_bootstrap(self) -> str:
+        """The brokers' own listener, PLAINTEXT: a test's way in where clients need a password."""
+        if self._ports is None:
+            raise BrokerError("the embedded Kafka has no port yet; start it first")
+        return f"{HOST}:{self._ports[1]}"
+
+    @property
     def pid(self) -> int:
         """The JVM's process id."""
         if self._process is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from profiles.broker_access import security_options
 from profiles.config import BrokerSettings
 from profiles.errors import BrokerError, TopicError
 
@@ -50,6 +51,7 @@ def read_topic(
             max_poll_records=10_000,
             max_partition_fetch_bytes=8 * 2**20,
             fetch_max_wait_ms=50,
+            **security_options(broker),
         )
     except (KafkaError, OSError) as error:
         raise BrokerError(f"no Kafka at {broker.bootstrap}: {error!r}") from error

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from profiles.config import BrokerSettings
 from profiles.topics import Topics
 from stream.publisher import Message, Publisher, Sent
 
@@ -62,7 +63,7 @@ class Producer:
 
 
 async def test_a_record_never_passes_one_that_was_sent_before_it() -> None:
-    publisher = Publisher("127.0.0.1:1", Topics.under("x"), "test")
+    publisher = Publisher(BrokerSettings(bootstrap="127.0.0.1:1"), Topics.under("x"), "test")
     await publisher.stop()
     producer = Producer()
     publisher._producer = cast(Any, producer)
@@ -89,7 +90,7 @@ async def test_a_record_never_passes_one_that_was_sent_before_it() -> None:
 
 async def test_messages_with_and_without_headers_fit_the_clients_own_batches() -> None:
     """The stand-in above takes any headers; aiokafka's compiled builder takes lists alone."""
-    publisher = Publisher("127.0.0.1:1", Topics.under("x"), "test")
+    publisher = Publisher(BrokerSettings(bootstrap="127.0.0.1:1"), Topics.under("x"), "test")
     real = publisher._producer
     batches: list[Any] = []
 

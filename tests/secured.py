@@ -1,0 +1,165 @@
+"""A broker as in production: TLS, SCRAM, and an authorizer that denies what is not granted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ResourcePattern,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from pydantic import SecretStr
+
+from profiles.access_control import ROLES, Role, grants
+from profiles.config import BrokerSettings, Settings
+from stream.broker import EmbeddedKafka
+
+SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+OPERATIONS = {
+    "Read": ACLOperation.READ,
+    "Write": ACLOperation.WRITE,
+    "Create": ACLOperation.CREATE,
+    "DescribeConfigs": ACLOperation.DESCRIBE_CONFIGS,
+}
+KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """The broker and how to reach it.  Each role is a user of its own name."""
+
+    kafka: EmbeddedKafka
+    ca_file: Path
+
+    def access(self, role: str, **changes: object) -> BrokerSettings:
+        """What a process of this role is set to."""
+        as_role = BrokerSettings(
+            bootstrap=self.kafka.bootstrap,
+            security="SASL_SSL",
+            username=role,
+            password=SecretStr(f"{role}-secret"),
+            ca_file=self.ca_file,
+        )
+        return as_role.model_copy(update=changes)
+
+    def environment(self, role: str) -> dict[str, str]:
+        """The same for a child process."""
+        return {
+            "DRIFTLINE_BROKER__BOOTSTRAP": self.kafka.bootstrap,
+            "DRIFTLINE_BROKER__SECURITY": "SASL_SSL",
+            "DRIFTLINE_BROKER__USERNAME": role,
+            "DRIFTLINE_BROKER__PASSWORD": f"{role}-secret",
+            "DRIFTLINE_BROKER__CA_FILE": str(self.ca_file),
+        }
+
+    def grant(self, settings: Settings) -> None:
+        """Give every role what `profiles.access_control` lists, and nothing else."""
+        rules = [
+            ACL(
+                f"User:{role}",
+                "*",
+                OPERATIONS[grant.operation],
+                ACLPermissionType.ALLOW,
+                ResourcePattern(KINDS[grant.kind], grant.name),
+            )
+            for role in ROLES
+            for grant in grants(role, settings)
+        ]
+        with _administrator(self.kafka) as admin:
+            assert admin.create_acls(rules)["failed"] == []
+
+    def add_users(self, *roles: Role) -> None:
+        with _administrator(self.kafka) as admin:
+            admin.alter_user_scram_credentials(
+                [
+                    UserScramCredentialUpsertion(
+                        role, ScramMechanism.SCRAM_SHA_512, f"{role}-secret".encode()
+                    )
+                    for role in roles
+                ]
+            )
+
+
+@contextmanager
+def secured_kafka(directory: Path) -> Iterator[Secured]:
+    """Started, with the users of all roles and no grants."""
+    authority, chain = _certificates(directory)
+    client = "listener.name.client"
+    kafka = EmbeddedKafka(
+        client_protocol="SASL_SSL",
+        server_properties={
+            f"{client}.ssl.keystore.type": "PEM",
+            f"{client}.ssl.keystore.location": str(chain),
+            f"{client}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            f"{client}.scram-sha-512.sasl.jaas.config": SCRAM,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # Who comes by the brokers' own listener has no name: brokers, and this test.
+            "super.users": "User:ANONYMOUS",
+        },
+    )
+    with kafka:
+        made = Secured(kafka, authority)
+        made.add_users(*ROLES)
+        yield made
+
+
+@contextmanager
+def _administrator(kafka: EmbeddedKafka) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=kafka.internal_bootstrap)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def _certificates(directory: Path) -> tuple[Path, Path]:
+    """Files of an authority's certificate, and of the broker's key and certificate."""
+    authority_key, broker_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _sign("test authority", authority_key, authority_key, "test authority", True)
+    broker = _sign("broker", broker_key, authority_key, "test authority", False)
+    pem = serialization.Encoding.PEM
+    authority_file, chain_file = directory / "authority.pem", directory / "broker.pem"
+    authority_file.write_bytes(authority.public_bytes(pem))
+    key = broker_key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain_file.write_bytes(key + broker.public_bytes(pem) + authority.public_bytes(pem))
+    return authority_file, chain_file
+
+
+def _sign(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    by: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    is_authority: bool,
+) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        .sign(by, hashes.SHA256())
+    )
