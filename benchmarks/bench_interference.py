@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.capacity import EVERY_EVENT, NEVER_HOLD, most_answered, start_serving
+from benchmarks.capacity import EVERY_EVENT, start_serving, sustained_rate
 from benchmarks.deployment import (
     BROKER_CORE,
     Deployment,
@@ -100,8 +100,9 @@ def main() -> None:
     parser.add_argument("--policies", default=",".join(POLICIES), help="learner.scheduling[:nice]")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=2_000)
-    parser.add_argument("--burst", type=int, default=20_000, help="events to measure the most with")
-    parser.add_argument("--rate", type=float, default=0.0, help="events/s; 0: half of the most")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="events/s; 0: half of what it sustains"
+    )
     parser.add_argument("--turns", type=int, default=6, help="of each state")
     parser.add_argument("--turn", type=float, default=5.0, help="seconds of one turn")
     parser.add_argument("--smoke", action="store_true", help="the smallest run that says something")
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--name", default="interference", help="of the result file")
     asked = parser.parse_args()
     if asked.smoke:
-        asked.items, asked.burst, asked.turns, asked.turn = 200, 4_000, 2, 3.0
+        asked.items, asked.turns, asked.turn = 200, 2, 3.0
     hush_clients()
     started_load = load_average()
     with (
@@ -125,13 +126,13 @@ def main() -> None:
 def _measure(kafka: EmbeddedKafka, root: Path, asked: argparse.Namespace) -> Result:
     base, catalogue = Path(ModelSettings().base), synthetic_items(asked.items)
     releases, rate, release = root / "releases", asked.rate, ""
-    with deployment(
-        kafka, root / "most", "most", catalogue, base, EVERY_EVENT | NEVER_HOLD, releases
-    ) as made:
+    with deployment(kafka, root / "most", "most", catalogue, base, EVERY_EVENT, releases) as made:
         release = made.new_release(asked.seed)
         if not rate:
-            burst = synthetic_events(asked.burst, asked.users, asked.items, 4, asked.seed, "m")
-            rate = most_answered(made, release, burst) / 2.0
+            worker = start_serving(made, release)
+            capacity = sustained_rate(made, worker, asked.users, asked.items, asked.seed + 1)
+            worker.stop()
+            rate = capacity.sustained_per_s / 2.0
     say(f"{rate:,.0f} events/s")
     policies: Result = {}
     for policy in asked.policies.split(","):

@@ -1,10 +1,10 @@
 """From an event's intended send to its recommendation in a consumer's hands.
 
-One worker on core 1; broker, generator and reader on core 0.  First the most that the worker can
-answer is measured (every batch answered, nothing held), unless `--rate` gives it; then an open
-loop sends at fractions of it.  An event is answered by the first recommendation of its user that
-is made from its own or a later event.  The latency counts from the *intended* send time, so a
-stall shows in every event that it delays; the generator's own lateness is part of it and is told.
+One worker on core 1; broker, generator and reader on core 0.  First the highest steady rate that
+the worker sustains is searched for, unless `--rate` gives it; then an open loop sends at fractions
+of it.  An event is answered by the first recommendation of its user that is made from its own or a
+later event.  The latency counts from the *intended* send time, so a stall shows in every event
+that it delays; the generator's own lateness is part of it and is told.
 
 The worker runs with `user_interval_s=0`: with the default second between two outputs of one user,
 most of the latency of a busy user would be that second, by design.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.capacity import EVERY_EVENT, NEVER_HOLD, most_answered, start_serving
+from benchmarks.capacity import EVERY_EVENT, Capacity, start_serving, sustained_rate
 from benchmarks.deployment import (
     BROKER_CORE,
     Deployment,
@@ -40,11 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--items", default="10000,100000", help="catalogue sizes")
     parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--fractions", default="0.1,0.5,0.8", help="of the most it can answer")
+    parser.add_argument("--fractions", default="0.1,0.5,0.8", help="of the sustained rate")
     parser.add_argument(
-        "--rate", type=float, default=0.0, help="events/s taken as that; 0: measure"
+        "--rate", type=float, default=0.0, help="events/s taken as that; 0: search for it"
     )
-    parser.add_argument("--burst", type=int, default=20_000, help="events to measure it with")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each open loop")
     parser.add_argument("--warm-up", type=float, default=3.0, help="first seconds not counted")
     parser.add_argument("--seed", type=int, default=7)
@@ -69,22 +68,24 @@ def _catalogue(
     """All fractions for one size of catalogue."""
     say(f"catalogue of {items}")
     catalogue, releases = synthetic_items(items), root / "releases"
-    most = asked.rate
+    capacity = Capacity(asked.rate)
     with deployment(
-        kafka, root / "most", f"most-{items}", catalogue, base, EVERY_EVENT | NEVER_HOLD, releases
+        kafka, root / "most", f"most-{items}", catalogue, base, EVERY_EVENT, releases
     ) as made:
         release = made.new_release(asked.seed)
-        if not most:
-            burst = synthetic_events(asked.burst, asked.users, items, 4, asked.seed, "m")
-            most = most_answered(made, release, burst)
-            say(f"answers {most:,.0f} events/s at most")
+        if not asked.rate:
+            worker = start_serving(made, release)
+            capacity = sustained_rate(made, worker, asked.users, items, asked.seed + 1)
+            worker.stop()
+            say(f"sustains {capacity.sustained_per_s:,.0f} events/s")
     loads = []
     for fraction in map(float, asked.fractions.split(",")):
         name = f"load-{items}-{round(1000 * fraction)}"
         with deployment(kafka, root / name, name, catalogue, base, EVERY_EVENT, releases) as made:
             start_serving(made, release)
-            loads.append(_load(made, fraction, fraction * most, items, asked))
-    return {"items": items, "most_answered_per_s": round(most, 1), "loads": loads}
+            rate = fraction * capacity.sustained_per_s
+            loads.append(_load(made, fraction, rate, items, asked))
+    return {"items": items, **capacity.result(), "loads": loads}
 
 
 def _load(

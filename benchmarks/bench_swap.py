@@ -1,11 +1,12 @@
 """What a release costs those who are being served: one every few seconds, at half load.
 
 Releases are made ahead of time (another seed is another space of the same texts) and announced one
-after another while an open loop sends events at `--load` of what the worker answers at most, which
-is measured first.  For each swap: from the notice to the flip, until 99% and until all profiles are
-in the new space, users rebuilt per second, how long the event loop was held up, and latency before,
-during and after.  A few items newer than any release arrive before each swap: they alone may be
-encoded by the worker.  In the end outputs and changelog are read for what must not be there:
+after another while an open loop sends events at `--load` of the steady rate that the worker
+sustains, which is searched for first.  For each swap: from the notice to the flip, until 99% and
+until all profiles are in the new space, users rebuilt per second, how long the event loop was held
+up, and latency before, during and after.  A few items newer than any release arrive before each
+swap: they alone may be encoded by the worker.  In the end outputs and changelog are read for what
+must not be there:
 
     mixed   outputs whose profile and items come from two releases; changelog records that do not
             carry the last release; stored profiles that differ from their own history replayed in
@@ -24,12 +25,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.capacity import EVERY_EVENT, NEVER_HOLD, most_answered, start_serving
+from benchmarks.capacity import (
+    EVERY_EVENT,
+    Capacity,
+    start_serving,
+    sustained_rate,
+    wait_until_quiet,
+)
 from benchmarks.deployment import (
     BROKER_CORE,
     Deployment,
@@ -55,11 +61,10 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=10_000, help="with a profile before it starts")
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--history", type=int, default=60, help="events per user before it starts")
-    parser.add_argument("--load", type=float, default=0.5, help="of the most it can answer")
+    parser.add_argument("--load", type=float, default=0.5, help="of the sustained rate")
     parser.add_argument(
         "--rate", type=float, default=0.0, help="events/s during the swaps; 0: by --load"
     )
-    parser.add_argument("--burst", type=int, default=40_000, help="events to measure the most with")
     parser.add_argument("--swaps", type=int, default=5, help="at least one")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two releases")
     parser.add_argument("--new-items", type=int, default=20, help="that arrive before each swap")
@@ -72,31 +77,15 @@ def main() -> None:
         root = Path(directory)
         base = tiny_language_model(root / "bert", asked.seed)
         catalogue, store = synthetic_items(asked.items), root / "releases"
-        with pinned(BROKER_CORE):
-            most = 0.0
-            if not asked.rate:
-                free = EVERY_EVENT | NEVER_HOLD
-                with deployment(kafka, root / "most", "most", catalogue, base, free, store) as made:
-                    burst = synthetic_events(asked.burst, asked.users, asked.items, 4, asked.seed)
-                    most = most_answered(made, made.new_release(asked.seed), burst)
-            rate = asked.rate or asked.load * most
-            say(f"answers {most:,.0f} events/s at most; swapping at {rate:,.0f} events/s")
-            with deployment(
-                kafka, root / "run", "swap", catalogue, base, EVERY_EVENT, store
-            ) as made:
-                found = _measure(made, rate, asked)
-    report(
-        asked.name,
-        asked.seed,
-        vars(asked),
-        started_load,
-        most_answered_per_s=round(most, 1),
-        rate_per_s=round(rate, 1),
-        **found,
-    )
+        with (
+            pinned(BROKER_CORE),
+            deployment(kafka, root / "run", "swap", catalogue, base, EVERY_EVENT, store) as made,
+        ):
+            found = _measure(made, asked)
+    report(asked.name, asked.seed, vars(asked), started_load, **found)
 
 
-def _measure(made: Deployment, rate: float, asked: argparse.Namespace) -> Result:
+def _measure(made: Deployment, asked: argparse.Namespace) -> Result:
     say(f"making {asked.swaps + 1} releases of {asked.items} items")
     releases = [made.new_release(asked.seed + at) for at in range(asked.swaps + 1)]
     worker = start_serving(made, releases[0])
@@ -106,7 +95,12 @@ def _measure(made: Deployment, rate: float, asked: argparse.Namespace) -> Result
     fill(made.bootstrap, made.topics.events, past)
     say(f"applying {len(past)} events of the past")
     wait_until("the past is applied", lambda: _applied(worker) >= len(past), 600.0)
-    _wait_until_quiet(worker)
+    wait_until_quiet(worker)
+    capacity = Capacity(asked.rate / asked.load)
+    if not asked.rate:
+        capacity = sustained_rate(made, worker, asked.users, asked.items, asked.seed + 1000)
+    rate = asked.load * capacity.sustained_per_s
+    say(f"sustains {capacity.sustained_per_s:,.0f} events/s; swapping at {rate:,.0f} events/s")
     seconds = asked.every * (asked.swaps + 1)
     events = synthetic_events(int(rate * seconds), asked.users, asked.items, 4, asked.seed + 2)
     known = len(made.items)
@@ -135,8 +129,11 @@ def _measure(made: Deployment, rate: float, asked: argparse.Namespace) -> Result
     say("reading the changelog and the recommendations")
     records = asyncio.run(last_records(made))
     outputs = asyncio.run(first_outputs(made, releases[1:]))
-    story = Past.of(past, events)
+    produced = [past, *capacity.sent, events]
+    story = Past.of(*produced)
     return {
+        **capacity.result(),
+        "rate_per_s": round(rate, 1),
         "swaps": [swap.result() for swap in swaps],
         "swaps_done": total(after, "driftline_swaps_total"),
         "profiles": total(after, "driftline_profiles{"),
@@ -153,7 +150,7 @@ def _measure(made: Deployment, rate: float, asked: argparse.Namespace) -> Result
             "by_release": run.by_release,
         },
         "lost": {
-            "events_not_applied": len(past) + len(events) - int(records["events"].sum()),
+            "events_not_applied": sum(map(len, produced)) - int(records["events"].sum()),
             "events_not_answered": int(np.isnan(run.answered_s).sum()),
             "dead_letters": total(after, "driftline_dead_letters_total"),
         },
@@ -176,20 +173,6 @@ def _encoded(
 
 def _applied(worker: WorkerProcess) -> float:
     return total(worker.metrics(), "driftline_events_applied_total")
-
-
-def _wait_until_quiet(worker: WorkerProcess) -> None:
-    """The recommendations owed for the past are out."""
-    made, since_s = -1.0, time.monotonic()
-
-    def rests() -> bool:
-        nonlocal made, since_s
-        now = total(worker.metrics(), "driftline_recommendations_total")
-        if now != made:
-            made, since_s = now, time.monotonic()
-        return time.monotonic() - since_s > 2.0
-
-    wait_until("owed recommendations are out", rests, 600.0)
 
 
 def _is_current(worker: WorkerProcess, release_id: str) -> bool:
