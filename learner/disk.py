@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rocksdict import (
+    BlockBasedOptions,
     BottommostLevelCompaction,
+    Cache,
     CompactOptions,
     DBRecoveryMode,
     Options,
@@ -23,6 +25,8 @@ from profiles.errors import StoreError
 
 WRITE_BUFFER_BYTES = 8 * 2**20
 WAL_BYTES = 32 * 2**20
+BLOCK_CACHE_BYTES = 16 * 2**20
+"""Blocks read, the tables' indices among them: outside it, those would grow with the data."""
 
 
 def new_batch() -> WriteBatch:
@@ -48,6 +52,10 @@ class Disk:
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         options.set_write_buffer_size(WRITE_BUFFER_BYTES)
         options.set_max_total_wal_size(WAL_BYTES)
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+        blocks.set_cache_index_and_filter_blocks(True)
+        options.set_block_based_table_factory(blocks)
         directory = self._directory
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,12 @@ def example_from_bytes(payload: bytes) -> tuple[Segment, int]:
     return to_segment(user, skipped, first_target, events), period
 
 
+def period_of_example(payload: bytes) -> int:
+    """The period alone, without reading the events."""
+    period: int = EXAMPLE_HEAD.unpack_from(payload)[3]
+    return period
+
+
 def orders_of_example(payload: bytes | None) -> list[int]:
     """Arrival numbers of an example's events."""
     if payload is None:

@@ -19,6 +19,7 @@ earlier if a history overflows.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from learner.records import (
     example_to_bytes,
     largest_example,
     orders_of_example,
+    period_of_example,
     to_segment,
 )
 from learner.replay_draw import POOL_TIMES, Policy, draw
@@ -202,13 +204,23 @@ class ReplayBuffer:
         held = [example_from_bytes(example)[0] for example in self.past.sample(pool, rng)]
         return draw(policy, held, count, rng)
 
-    def exam_periods(self) -> dict[int, list[Segment]]:
-        """Held-out examples of earlier rounds by period."""
-        periods: dict[int, list[Segment]] = {}
-        for example in self.exams.all():
-            segment, period = example_from_bytes(example)
-            periods.setdefault(period, []).append(segment)
-        return periods
+    def draw_exams(self, count: int, rng: np.random.Generator) -> dict[int, list[Segment]]:
+        """Held-out examples of earlier rounds by period: `count` in all, as many of each period.
+
+        Only the drawn ones are kept in memory; of the others, where each period's are.
+        """
+        slots: dict[int, array[int]] = {}
+        for slot, example in self.exams.all():
+            slots.setdefault(period_of_example(example), array("I")).append(slot)
+        each = max(count // max(len(slots), 1), 1)
+        chosen = {
+            period: [held[at] for at in np.sort(rng.permutation(len(held))[:each]).tolist()]
+            for period, held in sorted(slots.items())
+        }
+        return {
+            period: [example_from_bytes(example)[0] for example in self.exams.read(held)]
+            for period, held in chosen.items()
+        }
 
     def context(self, users: Sequence[int]) -> list[Segment]:
         """Histories of some users as segments without targets; unknown users are left out."""

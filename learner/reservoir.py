@@ -20,6 +20,7 @@ USER = struct.Struct("<Q")
 SLOT = struct.Struct(">I")
 OVERHEAD_BYTES = 64
 """Keys and index entry of one example."""
+READ_SLOTS = 256
 
 
 class Store(Protocol):
@@ -116,13 +117,20 @@ class Reservoir:
         """Up to `count` examples, drawn uniformly without replacement."""
         used = min(self.offered, self.slots)
         chosen = rng.permutation(used)[:count]
-        return [example for example in self._read(np.sort(chosen).tolist()) if example]
+        return self.read(np.sort(chosen).tolist())
 
-    def all(self) -> Iterator[bytes]:
-        """Every example, in slot order."""
+    def read(self, slots: Sequence[int]) -> list[bytes]:
+        """What is in some slots, in their order; empty ones are left out."""
+        return [example for example in self._read(slots) if example]
+
+    def all(self) -> Iterator[tuple[int, bytes]]:
+        """Every example with its slot, in order, `READ_SLOTS` in memory at a time."""
         used = min(self.offered, self.slots)
-        for start in range(0, used, 256):
-            yield from (e for e in self._read(range(start, min(start + 256, used))) if e)
+        for start in range(0, used, READ_SLOTS):
+            slots = range(start, min(start + READ_SLOTS, used))
+            for slot, example in zip(slots, self._read(slots), strict=True):
+                if example:
+                    yield slot, example
 
     def _read(self, slots: Sequence[int]) -> list[bytes | None]:
         return self._db.get_many([self._key(slot) for slot in slots])

@@ -110,12 +110,7 @@ def plan_round(
     policy = settings.learner.replay_policy
     wanted = REPLAY_TIMES * events if settings.learner.replay_share > 0 else 0
     past = buffer.replay(wanted, rng, policy) if wanted else []
-    exams = buffer.exam_periods()
-    each = max(LONG_AGO_SEGMENTS // max(len(exams), 1), 1)
-    chosen = {
-        period: [segments[i] for i in np.sort(rng.permutation(len(segments))[:each])]
-        for period, segments in sorted(exams.items())
-    }
+    exams = buffer.draw_exams(LONG_AGO_SEGMENTS, rng)
     return Plan(
         number=buffer.rounds + 1,
         parent_id=parent.release_id,
@@ -127,7 +122,7 @@ def plan_round(
         offsets=dict(offsets),
         fresh=segments_to_bytes(fresh),
         past=segments_to_bytes(past),
-        exams={period: segments_to_bytes(segments) for period, segments in chosen.items()},
+        exams={period: segments_to_bytes(segments) for period, segments in exams.items()},
     )
 
 

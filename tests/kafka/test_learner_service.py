@@ -255,8 +255,9 @@ def test_a_killed_learner_resumes_its_round_and_counts_no_event_twice(world: Wor
     assert sum(release.offsets.values()) == world.sent - 2 * USERS
     buffer = buffer_of(world)
     held = buffer.context(_users())
-    replayed = buffer.replay(10**6, np.random.default_rng(0))
-    exams = [s for part in buffer.exam_periods().values() for s in part]
+    rng = np.random.default_rng(0)
+    replayed = buffer.replay(10**6, rng)
+    exams = [s for part in buffer.draw_exams(10**6, rng).values() for s in part]
     targets = sum(len(s.items) - s.first_target for s in [*replayed, *exams])
     assert sum(len(s.items) for s in held) == world.sent
     assert targets == world.sent - 2 * USERS

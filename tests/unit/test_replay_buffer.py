@@ -12,7 +12,7 @@ from rocksdict import Options, Rdict
 from learner.disk import Disk, new_batch
 from learner.graduation import is_exam_user
 from learner.histories import HISTORY_EVENTS
-from learner.records import Row
+from learner.records import Row, example_from_bytes
 from learner.replay import ReplayBuffer
 from learner.reservoir import USER, Reservoir
 from learner.sampling import Segment
@@ -138,11 +138,41 @@ def test_finished_rounds_become_examples_and_held_out_parts_become_exams(
 
     examples = buffer.replay(10_000, np.random.default_rng(0))
     trained = sorted(int(ts) for e in examples for ts in e.ts[e.first_target :])
-    exams = buffer.exam_periods()
+    exams = buffer.draw_exams(10_000, np.random.default_rng(0))
     asked = sorted(int(ts) for e in exams[3] for ts in e.ts[e.first_target :])
     assert asked == [16, 18]
     assert trained == sorted(set(range(20)) - {16, 18})
     assert (buffer.fresh_events, buffer.fresh(), buffer.rounds) == (0, [], 1)
+
+
+def test_exams_are_drawn_evenly_over_periods_and_only_the_drawn_ones_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sitting = [user << 8 for user in range(4_000) if is_exam_user(user << 8)][:90]
+    buffer = open_buffer(tmp_path / "exams")
+    try:
+        offset = 0
+        for period, users in ((1, sitting[:70]), (2, sitting[70:])):
+            first = buffer.next_order
+            feed(buffer, [row(offset + at, user=user) for at, user in enumerate(users)])
+            offset += len(users)
+            buffer.finish_round(buffer.next_order, (-1.0, first), period)
+        read: list[bytes] = []
+
+        def reading(payload: bytes) -> tuple[Segment, int]:
+            read.append(payload)
+            return example_from_bytes(payload)
+
+        monkeypatch.setattr("learner.replay.example_from_bytes", reading)
+
+        exams = buffer.draw_exams(20, np.random.default_rng(0))
+    finally:
+        buffer.close()
+
+    assert {period: len(segments) for period, segments in exams.items()} == {1: 10, 2: 10}
+    assert {s.user for s in exams[1]} <= set(sitting[:70])
+    assert {s.user for s in exams[2]} <= set(sitting[70:])
+    assert len(read) == 20
 
 
 def test_events_that_arrive_during_a_round_stay_fresh(buffer: ReplayBuffer) -> None:
@@ -185,7 +215,7 @@ def test_every_example_ever_offered_is_as_likely_to_be_held(tmp_path: Path) -> N
             disk.write(batch)
             reservoir.written()
         assert reservoir.held == 100
-        for example in reservoir.all():
+        for _, example in reservoir.all():
             held[USER.unpack(example[8:])[0]] += 1
         disk.close()
     bins = held.reshape(40, 50).sum(axis=1)
