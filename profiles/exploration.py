@@ -16,7 +16,7 @@ Source: Boltzmann slots are a Plackett-Luce ranking; as a logging policy in Swam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,12 +86,12 @@ class Slates:
     propensities: Probabilities
     ranks: Rows
 
-    def logged(self) -> list[list[tuple[float, int]]]:
-        """(propensity, rank) of each slot, as a message carries them."""
-        return [
-            list(zip(chances, places, strict=True))
-            for chances, places in zip(self.propensities.tolist(), self.ranks.tolist(), strict=True)
-        ]
+    def logged(self, listed: npt.NDArray[np.bool_]) -> Iterator[tuple[float, int]]:
+        """(propensity, rank) of the listed slots, one after another, as messages carry them.
+
+        Shapes: listed (B, K).
+        """
+        return zip(self.propensities[listed].tolist(), self.ranks[listed].tolist(), strict=True)
 
 
 def explore(pool: Ranked, k: int, policy: Policy, names: Sequence[str]) -> Slates:

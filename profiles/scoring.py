@@ -1,8 +1,8 @@
 """From profiles to ranked items: one matrix product, an exact top-k, and reasons.
 
 score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
-profile and fades as events arrive.  The top-k is exact and cheap: the k best scores lie in the
-k blocks with the best maxima, so most of a row is only ever reduced by `max`.
+profile and fades as events arrive.  The top-k is exact and cheap: at least k scores reach the k-th
+best maximum of a row's blocks, and few more do, so most of a row is only ever compared.
 
 A space with cells (`profiles.cells`, catalogues beyond `serving.exact_items`) ranks the rows that
 they propose instead of all: `candidates` is the one place that knows the difference.
@@ -10,6 +10,7 @@ they propose instead of all: `candidates` is the one place that knows the differ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,12 @@ from profiles.space import Space
 from profiles.state import Records, was_seen
 
 BLOCK = 16
-"""Columns reduced to a maximum before the exact choice.  Of 10k: 27 us; 64 gives 50, none 132."""
-RANKED_AT_ONCE = 32
+"""Columns reduced to a maximum before the exact choice."""
+SCORES_AT_ONCE = 1_300_000
+"""Scores made together where they are not kept: more leave the processor's cache.  But a matrix
+product wants many rows: `LEAST_AT_ONCE` users in any case.
+"""
+LEAST_AT_ONCE = 32
 SEARCHED_AT_ONCE = 64
 FEW_ROWS = 20_000
 """So few rows are multiplied directly sooner than cells are searched for them."""
@@ -66,19 +71,22 @@ def top_k(scores: Floats, k: int) -> Ranked:
     k = min(k, width)
     if k == 0 or users == 0:
         return Ranked(np.zeros((users, k), np.intp), np.zeros((users, k), np.float32))
-    blocks = -(-width // BLOCK)
     everyone = np.arange(users)[:, None]
-    if blocks > 2 * k:
+    if -(-width // BLOCK) > 2 * k:
         whole = width // BLOCK
         # A block is every `whole`-th column: its maximum is then taken along rows of memory.
         maxima = scores[:, : whole * BLOCK].reshape(users, BLOCK, whole).max(axis=1)
-        best = np.argpartition(maxima, whole - k, axis=1)[:, whole - k :]
-        columns = (best[:, :, None] + np.arange(BLOCK) * whole).reshape(users, -1)
-        # The columns after the last whole block always take part.
-        rest = np.broadcast_to(np.arange(whole * BLOCK, width), (users, width % BLOCK))
-        columns = np.concatenate([columns, rest], axis=1)
-        # From the flat array: numpy gathers by one index seven times as fast as by two.
-        inner = scores.ravel().take(columns + everyone * width)
+        # So high at least is the k-th best score; little more than k reach that.
+        least = np.partition(maxima, whole - k, axis=1)[:, whole - k, None]
+        high = np.flatnonzero(scores >= least)
+        ends = np.searchsorted(high, np.arange(1, users + 1) * width)[:, None]
+        starts = np.concatenate([[[0]], ends[:-1]])
+        at = starts + np.arange((ends - starts).max())
+        real = at < ends
+        flat = high.take(np.where(real, at, 0))
+        columns = flat - everyone * width
+        # By one index into the flat array: numpy gathers seven times as fast as by two.
+        inner = np.where(real, scores.ravel().take(flat), -np.inf)
     else:
         columns = np.broadcast_to(np.arange(width), scores.shape)
         inner = scores
@@ -136,8 +144,8 @@ def _proposed(
         np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
     )
     wide = np.flatnonzero(found.wide)
-    for start in range(0, len(wide), RANKED_AT_ONCE):
-        part = wide[start : start + RANKED_AT_ONCE]
+    for within in _parts(len(wide), space):
+        part = wide[within]
         whole = exact(query[part], space, allowed, k)
         ranked.rows[part], ranked.scores[part] = whole.rows, whole.scores
     return ranked
@@ -221,8 +229,7 @@ def unseen_ranks(
     """
     ranks = np.empty(len(targets), dtype=np.int64)
     barred = np.flatnonzero(~allowed)
-    for start in range(0, len(targets), RANKED_AT_ONCE):
-        part = slice(start, start + RANKED_AT_ONCE)
+    for part in _parts(len(targets), space):
         scores = score_all(profiles[part], space)
         scores[:, barred] = -np.inf
         everyone = np.arange(len(scores))
@@ -230,8 +237,15 @@ def unseen_ranks(
         better = scores >= goal[:, None]
         better[seen_pairs(seen[part], space)] = False
         better[everyone, targets[part]] = False
-        ranks[part] = np.count_nonzero(better, axis=1)
+        # Row by row: with an axis numpy adds up numbers, without one it counts bits.
+        ranks[part] = [np.count_nonzero(row) for row in better]
     return ranks
+
+
+def _parts(users: int, space: Space) -> Iterator[slice]:
+    """Users to be ranked together."""
+    count = max(LEAST_AT_ONCE, SCORES_AT_ONCE // max(len(space.known), 1))
+    return (slice(start, start + count) for start in range(0, users, count))
 
 
 def seen_pairs(seen: npt.NDArray[np.uint8], space: Space) -> tuple[Rows, Rows]:
@@ -242,7 +256,8 @@ def seen_pairs(seen: npt.NDArray[np.uint8], space: Space) -> tuple[Rows, Rows]:
     Shapes: seen (B, bytes) -> two of (pairs,).
     """
     bits = np.unpackbits(seen, axis=1, bitorder="little")
-    user, bit = np.nonzero(bits)
+    # numpy finds what is set in a flat array of booleans twenty times as fast as in a matrix.
+    user, bit = np.divmod(np.flatnonzero(bits.view(np.bool_)), bits.shape[1])
     by_bit, starts = space.rows_by_first_slot()
     counts = starts[bit + 1] - starts[bit]
     user = np.repeat(user, counts)
