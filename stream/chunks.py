@@ -3,9 +3,13 @@
 Faust spends about 54 µs per event in asyncio machinery before any work is done (two tasks and
 eleven callbacks each).  Its group membership, rebalancing, flow control and commits are what we
 want; only the delivery is replaced.  `ChunkConsumer` hands the conductor one message per
-(partition, slice), whose value is a `Chunk`; the offsets before the slice's last are declared a
-gap, which Faust closes when that last one is acknowledged.  So a chunk is acknowledged as a
-whole, after everything in it is durable, and nothing of it is committed before.
+(partition, slice), whose value is a `Chunk` and whose offset is the slice's last.  It notes where
+each slice begins, so that Faust may commit behind it once that one offset is acknowledged, and
+every chunk before.  So a chunk is acknowledged as a whole, after everything in it is durable, and
+nothing of it is committed before.
+
+What surprised us: Faust has a way to skip offsets (gaps), but closes one by listing every offset
+in it, sorting them and counting through them in Python at each commit.
 
 Partitions are assigned by range, so that one worker owns the same partition numbers of events,
 users, requests and erasures: they are keyed by user and cut alike.
@@ -14,6 +18,7 @@ users, requests and erasures: they are keyed by user and cut alike.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, cast
@@ -76,8 +81,33 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer, delivering chunks."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._firsts: defaultdict[TP, dict[int, int]] = defaultdict(dict)
+        """First offset of each chunk under way, by its last."""
+
     def _new_consumer_thread(self) -> Any:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The offset to commit: the end of the acknowledged chunks that follow on one another."""
+        acked, firsts = self._acked[tp], self._firsts[tp]
+        end: int | None = self._committed_offset[tp]
+        acked.sort()
+        done = 0
+        for last in acked:
+            first = firsts.get(last, last)
+            # Faust lets the first one begin one offset late: what it committed may be a marker.
+            if end and first > end + (done == 0):
+                break
+            end, done = last + 1, done + 1
+        if not done:
+            return None
+        assert end is not None, "it was advanced"
+        self._acked_index[tp].difference_update(acked[:done])
+        del acked[:done]
+        self._firsts[tp] = {last: first for last, first in firsts.items() if last >= end}
+        return end
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
         # A closed partition (its profiles are being restored) keeps its place and is not read.
@@ -117,8 +147,7 @@ class ChunkConsumer(driver.Consumer):
         last = records[-1].offset
         # Offsets skipped by the log itself (compaction, markers) belong to this chunk too.
         first = records[0].offset if following is None else following
-        if first < last and self.app.topics.acks_enabled_for(tp.topic):
-            await self._add_gap(tp, first, last - 1)
+        self._firsts[tp][last] = first
         message = self._to_chunk(tp, records)
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         self._read_offset[tp] = last + 1

@@ -1,8 +1,7 @@
 """What is on its way: chunks whose outputs Kafka has not acknowledged yet.
 
-Chunks of one partition are acknowledged to Faust strictly in order.  That order is not cosmetic:
-a later chunk acknowledged first would let Faust commit past an earlier one, because the offsets
-inside a chunk are declared a gap (see `stream.chunks`).
+Chunks of one partition are acknowledged to Faust strictly in order, as they are committed (see
+`stream.chunks`).
 """
 
 from __future__ import annotations

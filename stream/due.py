@@ -114,25 +114,26 @@ def choose(
     last = np.full(len(users), -1, dtype=np.intp)
     last[batch.users[applied.applied]] = applied.applied
     moved = np.flatnonzero(last >= 0)
-    at_of = last[moved].tolist()
-    columns = (
-        moved.tolist(),
-        at_of,
-        (records["emit_ms"][moved] / 1000.0 + settings.user_interval_s).tolist(),
+    due_s = records["emit_ms"][moved] / 1000.0 + settings.user_interval_s
+    is_now = np.full(len(moved), not is_holding) & (due_s <= now_s)
+    waits, at_of = moved[~is_now], last[moved[~is_now]]
+    # Whole columns: a backlog makes one of these for every event.
+    waiting = map(
+        Waiting,
+        due_s[~is_now].tolist(),
+        batch.offsets[at_of].tolist(),
+        [decoded.events[at].event_id for at in at_of.tolist()],
         batch.event_keys[at_of].tolist(),
+        batch.ts[at_of].tolist(),
     )
-    rows: list[int] = []
-    causes: list[Cause] = []
-    keys: list[int] = []
-    for row, at, due_s, event_key in zip(*columns, strict=True):
+    owed.users.update(zip(map(users.__getitem__, waits.tolist()), waiting, strict=True))
+    rows = moved[is_now].tolist()
+    keys = batch.event_keys[last[rows]].tolist()
+    causes = []
+    for row, at in zip(rows, last[rows].tolist(), strict=True):
         event, offset = decoded.events[at], decoded.records[at].offset
-        if is_holding or due_s > now_s:
-            owed.users[users[row]] = Waiting(due_s, offset, event.event_id, event_key, event.ts)
-        else:
-            rows.append(row)
-            keys.append(event_key)
-            causes.append(Cause("event", event.event_id, topic_id, partition, offset, event.ts))
-            owed.users.pop(users[row], None)
+        causes.append(Cause("event", event.event_id, topic_id, partition, offset, event.ts))
+        owed.users.pop(users[row], None)
     chosen = set(rows)
     for at in np.concatenate([applied.replayed, applied.repeated]).tolist():
         row = int(batch.users[at])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -42,8 +43,7 @@ a recommendation costs 56 us, in batches of 4,000 twice that; fewer would slow t
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True, gc=False):
     """What called for a recommendation: an event or a request, and where it stood."""
 
     kind: str
