@@ -76,7 +76,7 @@ def bootstrap_head(text: Floats, shape: HeadShape, actions: tuple[str, ...], see
     rng = np.random.default_rng(seed + 1)
     d = shape.dim
     arrays = {name: np.zeros(size, np.float32) for name, size in shape.arrays().items()}
-    for name in ("item_gain", "norm_gain", "ff_gain", "final_gain"):
+    for name in ("item_gain", "norm_gain", "ff_gain", "final_gain", "new_item_gain"):
         arrays[name] += 1.0
     arrays["text_weight"], arrays["text_bias"] = principal_directions(text, d, seed)
     session = np.arange(d) % 2 == 1

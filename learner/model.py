@@ -18,7 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from profiles.head import GAP_FEATURES, Floats, Head, HeadShape
+from profiles.head import (
+    GAP_FEATURES,
+    Floats,
+    Head,
+    HeadShape,
+    count_features,
+    newness,
+)
 from profiles.updater import VALUE_CLIP
 
 LOG_GAP_SCALE = 20.0
@@ -102,7 +109,8 @@ class HeadModel(nn.Module):
     """Trainable head with the items' collaborative parts.
 
     `arrays` holds one parameter per array of `HeadShape`; `ids` (N, D) and `bias` (N,) belong to
-    the N catalogue items.  `counts` (N,) is a buffer: how many events stand behind each item.
+    the N catalogue items.  `counts` (N,) is a buffer: how many events stand behind each item;
+    `count_features` (N, 3) and `newness` (N,) follow from it.
     """
 
     def __init__(self, head: Head, ids: Floats, bias: Floats, counts: Floats, dropout: float):
@@ -117,6 +125,11 @@ class HeadModel(nn.Module):
         self.bias = nn.Parameter(torch.tensor(bias))
         self.counts: Tensor
         self.register_buffer("counts", torch.tensor(counts))
+        self.count_features: Tensor
+        features = torch.from_numpy(count_features(counts))
+        self.register_buffer("count_features", features, persistent=False)
+        self.newness: Tensor
+        self.register_buffer("newness", torch.from_numpy(newness(counts)), persistent=False)
 
     def to_head(self) -> Head:
         """The numpy bundle.  Raises: ReleaseRefused (head-not-finite) after a bad step."""
@@ -126,26 +139,41 @@ class HeadModel(nn.Module):
         }
         return Head.from_arrays(self.shape, self.actions, arrays)
 
-    def gate(self) -> Tensor:
-        """g(n) = n / (n + k).  Shapes: -> (N,)."""
+    def set_new_item_gain(self, gain: float) -> None:
+        """How much further the scores of new items reach, once served (`served_vectors`)."""
+        with torch.no_grad():
+            self.arrays["new_item_gain"].fill_(gain)
+
+    def gate(self, ids_kept: Tensor | None = None) -> Tensor:
+        """g(n) = n / (n + k), 0 where the collaborative part is hidden.  Shapes: -> (N,)."""
         gate: Tensor = self.counts / (self.counts + self.arrays["id_gate"][0])
-        return gate
+        return gate if ids_kept is None else gate * ids_kept
 
     def item_vectors(self, text: Tensor, ids_kept: Tensor | None = None) -> Tensor:
-        """As `profiles.head.embed_items`, for the whole catalogue.
+        """As training sees the catalogue: no item's vector longer than another's.
 
         `ids_kept` (N,) of 0 and 1 hides the collaborative part of some items, so that the model
         stays able to place an item by its text alone.
         Shapes: text (N, T) -> (N, D).
         """
         a = self.arrays
-        gate = self.gate() if ids_kept is None else self.gate() * ids_kept
-        mixed = text @ a["text_weight"] + a["text_bias"] + gate[:, None] * self.ids
+        mixed = text @ a["text_weight"] + a["text_bias"] + self.gate(ids_kept)[:, None] * self.ids
+        mixed = mixed + self.count_features @ a["count"]
         return self._norm(mixed, a["item_gain"], a["item_bias"])
 
-    def item_bias(self) -> Tensor:
+    def served_vectors(self, text: Tensor) -> Tensor:
+        """As `profiles.head.embed_items`, for the whole catalogue.  (N, T) -> (N, D).
+
+        Training leaves the gain of new items out: likelihood would pay for it with their bias,
+        because most new items stay unpopular; that they are shown all the same is a choice.
+        """
+        longer: Tensor = 1.0 + (self.arrays["new_item_gain"] - 1.0) * self.newness
+        vectors: Tensor = self.item_vectors(text) * longer[:, None]
+        return vectors
+
+    def item_bias(self, ids_kept: Tensor | None = None) -> Tensor:
         """Score bias of every item: its own as far as events stand behind it.  -> (N,)."""
-        gate = self.gate()
+        gate = self.gate(ids_kept)
         bias: Tensor = gate * self.bias + (1.0 - gate) * self.arrays["new_item_bias"]
         return bias
 

@@ -158,7 +158,9 @@ class Objective(nn.Module):
         disliked = (batch.verdicts == Verdict.DISLIKED) & (pull > 0)
         asked = wanted | disliked
         rows, targets, items = profiles[asked], batch.targets[asked], len(vectors)
-        bias = bias + self.correction
+        # An item that nobody touched yet may be newer than every event here: nobody passed it over.
+        untouched = (model.counts == 0).index_fill(0, targets, False)
+        bias = (bias + self.correction).masked_fill(untouched, -math.inf)
         if items <= FULL_SOFTMAX_ITEMS:
             logits = model.logits(rows, vectors, bias)
         else:
@@ -166,7 +168,8 @@ class Objective(nn.Module):
             scale = model.arrays["score_scale"]
             logits = sampled_logits(rows, vectors, bias, scale, targets, drawn)
             targets = torch.zeros_like(targets)
-        found = {"next_item": next_item_loss(logits, targets, batch.weights[asked])}
+        smoothing = self._settings.label_smoothing
+        found = {"next_item": next_item_loss(logits, targets, batch.weights[asked], smoothing)}
         if pull > 0:
             log_share = -F.cross_entropy(logits.float(), targets, reduction="none")
             pushed = F.softplus(log_share + math.log(items)) * disliked[asked]

@@ -18,8 +18,9 @@ from learner.model import HeadModel
 from profiles.config import LearnerSettings
 
 DECAYED = ("text_weight", "action", "mix_weight", "out_weight", "ff_in", "ff_out")
-FROZEN = ("id_gate",)
-"""Not trained: its gradient is nil where it matters and it could cross zero."""
+FROZEN = ("id_gate", "new_item_gain")
+"""Not trained: the gradient of the first is nil where it matters and it could cross zero; the
+second is a setting (`learner.new_item_gain`)."""
 WARM_UP_SHARE = 0.05
 FLOOR = 0.1
 """Share of the learning rate that the default schedule ends on."""

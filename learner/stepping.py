@@ -27,6 +27,9 @@ from profiles.errors import LearnerError
 
 ID_DROPOUT = 0.1
 """Share of items whose collaborative part is hidden in a step: keeps text able to stand alone."""
+RARE_HIDDEN = 0.9
+"""The same share for an item without events.  The few events of rare items must be learned from
+their texts, because that is how a new item will be placed, and with which bias."""
 DISTILL_ROWS = 256
 """Replayed positions distilled in a step, at most: bounds memory at (256, N) twice."""
 
@@ -68,9 +71,10 @@ def batch_loss(
     """
     kept = None
     if model.training:
-        draws = torch.rand(len(text), generator=generator)
-        kept = (draws >= ID_DROPOUT).float().to(text.device)
-    vectors, bias = model.item_vectors(text, kept), model.item_bias()
+        draws = torch.rand(len(text), generator=generator).to(text.device)
+        hidden_share = (RARE_HIDDEN * (1.0 - model.gate())).clamp(min=ID_DROPOUT)
+        kept = (draws >= hidden_share).float()
+    vectors, bias = model.item_vectors(text, kept), model.item_bias(kept)
     profiles = model.profiles(vectors, batch)
     losses = objective.losses(model, vectors, bias, profiles, batch, generator)
     loss = objective.total(losses)

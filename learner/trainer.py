@@ -126,6 +126,7 @@ class _Round:
             lambda: CatalogueText.begin(data.catalogue, self.language, known, self._tick),
         )
         self.model = twin_of(parent, data.catalogue, data.counts, settings.dropout).to(self.device)
+        self.model.set_new_item_gain(settings.new_item_gain)
         self.anchor: Anchor | None = None
         if parent.is_trained:
             twin = twin_of(parent, data.catalogue, data.counts, 0.0).to(self.device)

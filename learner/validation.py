@@ -49,7 +49,7 @@ def validate(
 ) -> Validation:
     """Dropout off; drawn negatives are the same every time."""
     model.eval()
-    vectors, bias = model.item_vectors(text), model.item_bias()
+    vectors, bias = model.served_vectors(text), model.item_bias()
     generator = torch.Generator().manual_seed(0)
     loss_sum, gain_sum, weight_sum, click_sum, click_count = 0.0, 0.0, 0.0, 0.0, 0
     for batch in batches:

@@ -240,7 +240,7 @@ class LearnerSettings(BaseModel):
     sequence_augmentation: float = Field(
         0.0, ge=0, le=1, description="share of windows cropped, masked or reordered"
     )
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="average of the weights; 0 none")
+    ema_decay: float = Field(0.98, ge=0, lt=1, description="average of the weights; 0 none")
     optimiser: Literal["adamw", "nadam", "radam", "adafactor", "sgd"] = Field(
         "adamw", description="of torch.optim"
     )
@@ -263,6 +263,12 @@ class LearnerSettings(BaseModel):
     lora_items: int = Field(32, ge=1, description="item texts in a language-model step")
     weight_decay: float = Field(0.01, ge=0)
     dropout: float = Field(0.2, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="share of each target spread over the catalogue"
+    )
+    new_item_gain: float = Field(
+        2.0, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
+    )
     clip_norm: float = Field(1.0, gt=0)
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")
     distill: float = Field(0.1, ge=0, description="weight of distillation on replayed events")

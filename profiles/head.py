@@ -23,6 +23,11 @@ MAX_WEIGHT = 1e4
 """No trained weight comes near; products of larger ones overflow float32."""
 GAP_FEATURES = 4
 """log of the gap, and what is left after an hour, a day and thirty days (`gap_features`)."""
+COUNT_FEATURES = 3
+"""How new an item is, how very new, and the log of its events (`count_features`)."""
+
+NEW_ITEM_EVENTS = np.float32(7.0)
+"""Events after which an item counts as half new (`newness`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class HeadShape:
         return {
             "text_weight": (self.text_dim, d),
             "text_bias": (d,),
+            "count": (COUNT_FEATURES, d),
             "item_gain": (d,),
             "item_bias": (d,),
             "action": (self.actions, d),
@@ -62,6 +68,7 @@ class HeadShape:
             "final_bias": (d,),
             "start": (n, d),
             "new_item_bias": (1,),
+            "new_item_gain": (1,),
             "score_scale": (1,),
             "id_gate": (1,),
         }
@@ -72,14 +79,15 @@ class Head:
     """The arrays themselves; shapes as in `HeadShape.arrays`.
 
     `start` is the state of a user without history; `new_item_bias` the score bias of an item
-    that no event has touched; `score_scale` multiplies profile · item; `id_gate` is the k of
-    g(n) = n / (n + k).
+    that no event has touched; `new_item_gain` how much longer its vector is than another's;
+    `score_scale` multiplies profile · item; `id_gate` is the k of g(n) = n / (n + k).
     """
 
     shape: HeadShape
     actions: tuple[str, ...]
     text_weight: Floats
     text_bias: Floats
+    count: Floats
     item_gain: Floats
     item_bias: Floats
     action: Floats
@@ -101,6 +109,7 @@ class Head:
     final_bias: Floats
     start: Floats
     new_item_bias: Floats
+    new_item_gain: Floats
     score_scale: Floats
     id_gate: Floats
 
@@ -187,12 +196,56 @@ def gap_features(gap_s: npt.NDArray[np.float64]) -> Floats:
     return out
 
 
+def count_features(counts: Floats) -> Floats:
+    """What the model sees of the number of events behind an item.
+
+    Users who try the unknown and users who follow the crowd differ more than any two genres; a
+    direction for it in every item's vector lets a profile say which of them it is.
+    Shapes: counts (N,) -> (N, 3), float32.
+
+    >>> count_features(np.array([0.0, 4.0], np.float32)).round(2).tolist()
+    [[1.0, 1.0, 0.0], [0.56, 0.2, 0.27]]
+    """
+    n = counts.astype(np.float32)
+    features = np.stack([5.0 / (5.0 + n), 1.0 / (1.0 + n), np.log1p(n) / 6.0], axis=-1)
+    out: Floats = features.astype(np.float32)
+    return out
+
+
+def newness(counts: Floats) -> Floats:
+    """How far an item is new: 1 without events, a half at seven, next to nothing from twenty on.
+
+    Shapes: counts (N,) -> (N,), float32.
+
+    >>> newness(np.array([0.0, 4.0, 7.0, 21.0], np.float32)).round(2).tolist()
+    [1.0, 0.9, 0.5, 0.01]
+    """
+    out: Floats = (1.0 / (1.0 + (counts.astype(np.float32) / NEW_ITEM_EVENTS) ** 4)).astype(
+        np.float32
+    )
+    return out
+
+
 def embed_items(head: Head, text: Floats, ids: Floats, counts: Floats) -> Floats:
-    """Item embeddings: LayerNorm(W · text + g(n) · id), g(n) = n / (n + k).
+    """Item embeddings: LayerNorm(W · text + C · features(n) + g(n) · id), g(n) = n / (n + k),
+    made longer by `new_item_gain` as far as the item is new.
 
     Shapes: text (N, T), ids (N, D), counts (N,) events seen -> (N, D), float32.
     A new item has count 0, so its text alone speaks for it.
     """
     gate = counts / (counts + head.id_gate[0])
     mixed = text @ head.text_weight + head.text_bias + gate[:, None] * ids
+    mixed = mixed + count_features(counts) @ head.count
+    longer = 1.0 + (head.new_item_gain[0] - 1.0) * newness(counts)
+    out: Floats = layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)
+    out *= longer[:, None]
+    return out
+
+
+def embed_interests(head: Head, text: Floats) -> Floats:
+    """What a user says about herself, as a direction among items.  Shapes: (B, T) -> (B, D).
+
+    Unlike a new item's vector it neither asks for the unknown nor reaches further.
+    """
+    mixed = text @ head.text_weight + head.text_bias
     return layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)

@@ -22,7 +22,7 @@ from profiles.applying import Applied, Batch
 from profiles.catalog import Catalog, Rows
 from profiles.config import ServingSettings
 from profiles.events import Request, key64
-from profiles.head import Floats, embed_items
+from profiles.head import Floats, embed_interests
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
@@ -232,11 +232,7 @@ class EventPath:
         loaded = self.load(source.store, names)
         mine = [arm for arm in self.arms(names) if arm.space is space]
         rebuild_stale(loaded.records, mine, self.catalog)
-        dim = self.layout.dim
-        nothing = np.zeros(len(users), dtype=np.float32)
-        vectors = embed_items(
-            space.head, texts, np.zeros((len(users), dim), dtype=np.float32), nothing
-        )
+        vectors = embed_interests(space.head, texts)
         declared = np.array([bool(text) for _, text in users])
         loaded.records["interest"] = np.where(declared[:, None], vectors, 0.0)
         loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))

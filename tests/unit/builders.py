@@ -49,6 +49,7 @@ def make_head(seed: int = 0, shape: HeadShape = SHAPE) -> Head:
     for name in ("item_gain", "norm_gain", "ff_gain", "final_gain"):
         arrays[name] = arrays[name] + np.float32(1.0)
     arrays["new_item_bias"] = np.array([-0.25], np.float32)
+    arrays["new_item_gain"] = np.array([1.5], np.float32)
     arrays["score_scale"] = np.array([0.5], np.float32)
     arrays["id_gate"] = np.array([10.0], np.float32)
     return Head.from_arrays(shape, ACTIONS, arrays)

@@ -90,7 +90,7 @@ def test_step_by_step_equals_sequence_equals_torch(
         verdicts=torch.zeros((users, length + 1), dtype=torch.uint8),
     )
     with torch.no_grad():
-        twin_vectors = twin.item_vectors(torch.from_numpy(text))
+        twin_vectors = twin.served_vectors(torch.from_numpy(text))
         profiles = twin.profiles(twin_vectors, batch).numpy()
     assert np.abs(twin_vectors.numpy() - vectors).max() < TOLERANCE
     assert np.abs((profiles[:, 1:] - whole)[mask]).max() < TOLERANCE
