@@ -284,7 +284,7 @@ def test_a_round_with_every_flag_resumes_as_well(world: World, stop_at: int) -> 
 def test_a_flag_changes_what_is_learned_and_it_is_still_learning(
     world: World, flag: str, value: object
 ) -> None:
-    with_learner(world, epochs=3, head_lr=0.01)
+    with_learner(world, epochs=3, head_lr=0.01, ema_decay=0.0)
     parent = world.first_release()
     data = round_data(world, base_text(world))
     plain = train(world, parent, data, Hooks())
