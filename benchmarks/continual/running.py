@@ -18,7 +18,7 @@ from benchmarks.continual.strategies import Strategy, strategy_named
 from benchmarks.continual.timeline import Timeline, make_timeline
 from benchmarks.offline.histories import Bools, Ints
 from benchmarks.offline.interactions import Interactions
-from profiles.config import load_settings
+from profiles.config import Settings
 from profiles.evaluation import prequential
 from profiles.release import Release
 
@@ -102,19 +102,22 @@ def rank(timeline: Timeline, release: Release, wanted: Bools) -> Ints:
     return found
 
 
-def default_ranks(data: Interactions, borders: Sequence[int], seed: int, directory: Path) -> Ints:
+def default_ranks(
+    data: Interactions, settings: Settings, borders: Sequence[int], directory: Path
+) -> Ints:
     """What our default does prequentially: the rank of each event from `borders[0]` on.
 
     For comparisons with others on the same blocks: nothing is held from the learner here.
-    `borders`: the end of the base, then of each block; `directory`: an empty folder.
+    `borders`: the end of the base, then of each block; `directory`: an empty folder, whatever
+    the settings say of stores.
     Shapes: -> (N,), 0 for the base and for repetitions, which cannot be recommended.
     """
-    settings = load_settings(
-        store={"directory": str(directory), "releases": str(directory / "releases")},
-        learner={"seed": seed, "lora_steps": 0},
+    store = settings.store.model_copy(
+        update={"directory": directory, "releases": str(directory / "releases")}
     )
-    timeline = make_timeline(data, settings, borders=borders, held_share=0.0, seed=seed)
-    strategy = strategy_named("default")
-    return run_strategy(
-        strategy, Workshop(settings, directory), timeline, directory / "buffer"
-    ).ranks
+    mine = settings.model_copy(update={"store": store})
+    timeline = make_timeline(
+        data, mine, borders=borders, held_share=0.0, seed=settings.learner.seed
+    )
+    workshop = Workshop(mine, directory)
+    return run_strategy(strategy_named("default"), workshop, timeline, directory / "buffer").ranks

@@ -142,10 +142,12 @@ class Jobs:
 
 
 def code_of(method: str) -> bytes:
-    """The sources that decide what a method does: for ours, all of the product's model."""
+    """The sources that decide what a method does: for ours, all of the product's model, and the
+    rounds that it goes through in the prequential protocol."""
     module = ROOT / METHODS[method].module.replace(".", "/")
     if METHODS[method].is_ours:
-        files = [path for folder in ("learner", "profiles") for path in ROOT.glob(f"{folder}/*.py")]
+        folders = ("learner", "profiles", "benchmarks/continual")
+        files = [path for folder in folders for path in ROOT.glob(f"{folder}/*.py")]
     else:
         files = [module.parent / "fitting.py"]
     return b"".join(path.read_bytes() for path in sorted([*files, module.with_suffix(".py")]))

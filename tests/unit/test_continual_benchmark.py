@@ -12,8 +12,11 @@ from benchmarks.continual.learning import Workshop
 from benchmarks.continual.running import Run, run_strategy
 from benchmarks.continual.strategies import Strategy
 from benchmarks.continual.timeline import RETURN_GAP_S, make_groups, make_timeline
+from benchmarks.offline.exchange import Task
 from benchmarks.offline.histories import Ints
 from benchmarks.offline.interactions import Interactions
+from benchmarks.offline.ours import go_on_learning
+from benchmarks.offline.protocols import prequential
 from profiles.config import Settings, load_settings
 from profiles.events import Item
 
@@ -72,6 +75,27 @@ def test_a_block_is_ranked_before_anything_of_it_or_after_it_is_used(
     assert (ranks[0][180:220] > 0).any()
     assert ranks[0][:220].tolist() == ranks[1][:220].tolist()
     assert ranks[0][220:].tolist() != ranks[1][220:].tolist()
+
+
+def test_in_the_quality_benchmark_our_rounds_rank_every_asked_event_before_its_block_is_learned(
+    settings: Settings,
+) -> None:
+    found = []
+    for shift in (0, 7):
+        data = random_interactions(300)
+        split = prequential(data.users, data.items, blocks=3)
+        last = split.stages[-1].asked
+        data.items[last[-5:]] = (data.items[last[-5:]] + shift) % ITEMS
+        task = Task(
+            split, data.users, data.items, data.actions, data.values, data.ts,
+            np.zeros((ITEMS, 1), np.float32), data.texts(), data.action_names,
+        )  # fmt: skip
+        found.append(go_on_learning(task, settings))
+
+    assert all(len(ranks) == len(split.asked()) for ranks in found)
+    assert (found[0] > 0).all()
+    assert found[0][:-5].tolist() == found[1][:-5].tolist()
+    assert found[0][-5:].tolist() != found[1][-5:].tolist()
 
 
 def test_held_events_never_reach_the_learner_and_every_period_has_some(

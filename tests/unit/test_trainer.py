@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from learner import rounds
 from learner.bootstrap import bootstrap_release, expected_release
 from learner.catalogue import Catalogue, make_catalogue
 from learner.language import LanguageModel
@@ -143,6 +146,35 @@ def test_two_rounds_each_make_a_release_that_opens_and_knows_more(world: World) 
     for release in (first, second, third):
         encoder = TextEncoder.load(world.settings.model, adapter=release.adapter_directory)
         check_probe(release, encoder.encode(list(PROBE_TEXTS)))
+
+
+@pytest.mark.parametrize("harm", ["permuted", "drawn"])
+def test_a_round_that_would_do_harm_is_refused_by_the_gate_which_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """The candidate loads, is finite and proves its probe; only what it recommends is wrong."""
+    buffer = world.buffer()
+    buffer.ingest("events", world.rows(0, 30), {0: 30 * USERS})
+    serving = world.open(learn(world, buffer, world.first_release()).manifest.release_id)
+    buffer.ingest("events", world.rows(30 * USERS, 15), {0: 45 * USERS})
+
+    def train_and_spoil(*given: Any) -> Candidate:  # Any: whatever a round hands to its trainer
+        candidate = train_round(*given)
+        rng, vectors = np.random.default_rng(0), candidate.items.vectors
+        spoiled = {
+            "permuted": vectors[rng.permutation(ITEMS)],
+            "drawn": rng.normal(scale=vectors.std(), size=vectors.shape).astype(np.float32),
+        }
+        items = dataclasses.replace(candidate.items, vectors=spoiled[harm])
+        return dataclasses.replace(candidate, items=items)
+
+    monkeypatch.setattr(rounds, "train_round", train_and_spoil)
+    spoiled = learn(world, buffer, serving)
+    buffer.close()
+
+    assert not spoiled.decision.promote
+    assert spoiled.decision.reason.startswith("recent: NDCG@10")
+    assert "forgetting: NDCG@10" in spoiled.decision.reason
 
 
 @pytest.mark.parametrize("objective", ["click", "multi_task"])
