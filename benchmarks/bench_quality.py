@@ -25,12 +25,12 @@ import numpy as np
 from benchmarks import plots
 from benchmarks.harness import load_average, report, say
 from benchmarks.offline import comparison
-from benchmarks.offline.exchange import Task, save_task
+from benchmarks.offline.exchange import save_task
 from benchmarks.offline.histories import Floats
 from benchmarks.offline.interactions import Interactions, load_interactions
 from benchmarks.offline.jobs import Budget, Jobs, library_difference
 from benchmarks.offline.methods import METHODS, PEER_MODULES
-from benchmarks.offline.protocols import PROTOCOLS, Split
+from benchmarks.offline.protocols import PROTOCOLS
 from benchmarks.peer_environment import QUALITY
 from learner.language import LanguageModel
 from profiles.config import ModelSettings
@@ -58,7 +58,7 @@ def main() -> None:
         splits = {name: PROTOCOLS[name](data.users, data.items) for name in asked.protocols}
         tasks = {name: work / f"{name}.npz" for name in splits}
         for name, split in splits.items():
-            save_task(tasks[name], _task(data, split, text))
+            save_task(tasks[name], data.task(split, text))
         difference = library_difference(tasks[asked.protocols[0]], prefix)
         if difference > ALLOWED_DIFFERENCE:
             raise SystemExit(f"our figures differ from ranx's by {difference}: nothing compared")
@@ -151,20 +151,6 @@ def _text(data: Interactions, work: Path) -> Floats:
     vectors = language.encode(data.texts())
     np.save(kept, vectors)
     return vectors
-
-
-def _task(data: Interactions, split: Split, text: Floats) -> Task:
-    return Task(
-        split,
-        data.users,
-        data.items,
-        data.actions,
-        data.values,
-        data.ts,
-        text,
-        data.texts(),
-        data.action_names,
-    )
 
 
 def _draw(name: str, rows: list[comparison.Row], ratios: list[comparison.Ratio]) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.offline.exchange import Task
 from benchmarks.offline.histories import Bools, Doubles, Floats, Ints
+from benchmarks.offline.protocols import Split
 from profiles.errors import DatasetError
 from profiles.events import Item
 from stream.datasets import Codes, Dataset, EventTable, load_dataset
@@ -47,6 +49,20 @@ class Interactions:
     def texts(self) -> tuple[str, ...]:
         """What the encoder reads of each item."""
         return tuple(item.full_text() for item in self.catalogue)
+
+    def task(self, split: Split, text: Floats) -> Task:
+        """What a method is given.  Shapes: text (items, T), the frozen encoder's vectors."""
+        return Task(
+            split,
+            self.users,
+            self.items,
+            self.actions,
+            self.values,
+            self.ts,
+            text,
+            self.texts(),
+            self.action_names,
+        )
 
     def take(self, rows: Ints | Bools) -> Interactions:
         """Only these events, renumbered; users and items without any are gone."""

@@ -56,7 +56,7 @@ class Driftline:
         nothing."""
         product = product_settings(task, {**settings, **self.fixed}, seed)
         begun = time.process_time()
-        candidate = _learn(task, task.split.validation.fit, product)
+        candidate = learn(task, task.split.validation.fit, product)
         is_late = time.process_time() - begun > cpu_s
         ranks = _rank(task, task.split.validation, candidate, product)
         return 0.0 if is_late else float(gains(ranks).mean()), settings
@@ -67,7 +67,7 @@ class Driftline:
             return go_on_learning(task, product)
         return np.concatenate(
             [
-                _rank(task, stage, _learn(task, stage.fit, product), product)
+                _rank(task, stage, learn(task, stage.fit, product), product)
                 for stage in task.split.stages
             ]
         )
@@ -116,7 +116,7 @@ def _rank(task: Task, stage: Stage, candidate: Candidate, settings: ProductSetti
     return found[stage.asked]
 
 
-def _learn(task: Task, fit: Ints, settings: ProductSettings) -> Candidate:
+def learn(task: Task, fit: Ints, settings: ProductSettings) -> Candidate:
     """The product's round on these events.
 
     Nothing is held out for early stopping: how many epochs are right is the search's to find, on

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.offline.exchange import Answer, load_task, save_answer
+from benchmarks.offline.exchange import Answer, Settings, Value, load_task, save_answer
 from benchmarks.offline.methods import load_method
 from benchmarks.offline.search import search
 
@@ -41,17 +41,28 @@ def main() -> None:
         cpu_s = time.process_time() - begun
         save_answer(asked.answer, Answer(asked.settings, 0.0, cpu_s, ranks))
         return
+    failed: list[str] = []
+
+    def evaluate(settings: Settings) -> tuple[float, Settings]:
+        """Settings that a library cannot fit (implicit's BPR diverges at some rates) count for
+        nothing: they must not cost a peer its search."""
+        try:
+            return method.evaluate(task, settings, asked.seed, asked.fit_cpu_s)
+        except Exception as error:  # whatever a library raises; told in the notes
+            failed.append(f"{settings}: {error!r}")
+            return 0.0, settings
+
     found = search(
         method.space,
         method.first,
-        lambda settings: method.evaluate(task, settings, asked.seed, asked.fit_cpu_s),
+        evaluate,
         asked.search_cpu_s,
         asked.seed,
         time.process_time,
     )
     nothing = np.zeros(0, np.int64)
-    notes = {"trials": found.trials}
-    save_answer(asked.answer, Answer(found.settings, found.score, found.cpu_s, nothing, {**notes}))
+    notes: dict[str, Value] = {"trials": found.trials, "failed_trials": "; ".join(failed)}
+    save_answer(asked.answer, Answer(found.settings, found.score, found.cpu_s, nothing, notes))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from benchmarks.continual.learning import Workshop
 from benchmarks.continual.running import Run, run_strategy
 from benchmarks.continual.strategies import Strategy
 from benchmarks.continual.timeline import RETURN_GAP_S, make_groups, make_timeline
-from benchmarks.offline.exchange import Task
 from benchmarks.offline.histories import Ints
 from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.ours import go_on_learning
@@ -86,10 +85,7 @@ def test_in_the_quality_benchmark_our_rounds_rank_every_asked_event_before_its_b
         split = prequential(data.users, data.items, blocks=3)
         last = split.stages[-1].asked
         data.items[last[-5:]] = (data.items[last[-5:]] + shift) % ITEMS
-        task = Task(
-            split, data.users, data.items, data.actions, data.values, data.ts,
-            np.zeros((ITEMS, 1), np.float32), data.texts(), data.action_names,
-        )  # fmt: skip
+        task = data.task(split, np.zeros((ITEMS, 1), np.float32))
         found.append(go_on_learning(task, settings))
 
     assert all(len(ranks) == len(split.asked()) for ranks in found)
