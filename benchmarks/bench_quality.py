@@ -36,7 +36,7 @@ from learner.language import LanguageModel
 from profiles.config import ModelSettings
 from stream.datasets import FORMATS
 
-SMOKE = {"users": 60, "search_cpu_s": 1.0, "fit_cpu_s": 3.0, "seeds": 1}
+SMOKE = {"users": 60, "search_cpu_s": 1.0, "fit_cpu_s": 3.0, "refit_cpu_s": 3.0, "seeds": 1}
 OF_THIS_MACHINE = ("path", "work", "prefix")
 """Arguments that say nothing about the result and are not told in it."""
 ALLOWED_DIFFERENCE = 1e-6
@@ -62,9 +62,8 @@ def main() -> None:
         difference = library_difference(tasks[asked.protocols[0]], prefix)
         if difference > ALLOWED_DIFFERENCE:
             raise SystemExit(f"our figures differ from ranx's by {difference}: nothing compared")
-        jobs = Jobs(
-            work, Budget(asked.search_cpu_s, asked.fit_cpu_s, asked.seeds), asked.jobs, prefix
-        )
+        budget = Budget(asked.search_cpu_s, asked.fit_cpu_s, asked.refit_cpu_s, asked.seeds)
+        jobs = Jobs(work, budget, asked.jobs, prefix)
         played = jobs.run(tasks, methods)
     rows: list[comparison.Row] = []
     ratios: list[comparison.Ratio] = []
@@ -105,7 +104,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=_names(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="of methods that depend on one")
     parser.add_argument("--search-cpu-s", type=float, default=60.0, help="of each search")
-    parser.add_argument("--fit-cpu-s", type=float, default=90.0, help="of each fit, at most")
+    parser.add_argument("--fit-cpu-s", type=float, default=60.0, help="of each fit, at most")
+    parser.add_argument(
+        "--refit-cpu-s", type=float, default=20.0, help="the same for each block of prequential"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--prefix", default="", help="words before each job's command")
     parser.add_argument("--work", type=Path, help="keep answers here and go on from them")

@@ -21,18 +21,13 @@ SAMPLED_NEGATIVES = 512
 def next_item_loss(
     logits: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """Weighted mean cross-entropy over the whole catalogue; columns at -inf take no part.
+    """Weighted mean cross-entropy over all columns.
 
-    `smoothing`: this share of each target is spread evenly over the columns that take part
-    (Szegedy et al. 2016): keeps a small data set from being learned by heart.
+    `smoothing`: this share of each target is spread evenly over the columns (Szegedy et al.
+    2016): keeps a small data set from being learned by heart.  It needs every logit finite.
     Shapes: logits (M, N), targets (M,), weights (M,) -> scalar.
     """
-    logs = F.log_softmax(logits.float(), dim=1)
-    losses = F.nll_loss(logs, targets, reduction="none")
-    if smoothing > 0:
-        part = torch.isfinite(logs)
-        evenly = -logs.masked_fill(~part, 0.0).sum(1) / part.sum(1)
-        losses = torch.lerp(losses, evenly, smoothing)
+    losses = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
     return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
 
 

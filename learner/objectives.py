@@ -157,18 +157,21 @@ class Objective(nn.Module):
         wanted = batch.weights > 0
         disliked = (batch.verdicts == Verdict.DISLIKED) & (pull > 0)
         asked = wanted | disliked
-        rows, targets, items = profiles[asked], batch.targets[asked], len(vectors)
+        rows, targets = profiles[asked], batch.targets[asked]
         # An item that nobody touched yet may be newer than every event here: nobody passed it over.
-        untouched = (model.counts == 0).index_fill(0, targets, False)
-        bias = (bias + self.correction).masked_fill(untouched, -math.inf)
+        touched = (model.counts > 0).index_fill(0, targets, True)
+        part = touched.nonzero()[:, 0]
+        vectors, bias = vectors[part], (bias + self.correction)[part]
+        targets, items = (touched.cumsum(0) - 1)[targets], len(part)
+        smoothing = self._settings.label_smoothing
         if items <= FULL_SOFTMAX_ITEMS:
             logits = model.logits(rows, vectors, bias)
         else:
             drawn = draw_negatives(items, SAMPLED_NEGATIVES, generator).to(vectors.device)
             scale = model.arrays["score_scale"]
             logits = sampled_logits(rows, vectors, bias, scale, targets, drawn)
-            targets = torch.zeros_like(targets)
-        smoothing = self._settings.label_smoothing
+            # A draw that is the target is at -inf there, and has no share to give.
+            targets, smoothing = torch.zeros_like(targets), 0.0
         found = {"next_item": next_item_loss(logits, targets, batch.weights[asked], smoothing)}
         if pull > 0:
             log_share = -F.cross_entropy(logits.float(), targets, reduction="none")

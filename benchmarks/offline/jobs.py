@@ -30,15 +30,19 @@ ONE_THREAD = {
 }
 SEARCHED_FOR = {"driftline_frozen_text": "driftline"}
 """A method that is played with the settings found for another: nothing else may differ."""
+FITTED_OFTEN = ("prequential",)
+"""Protocols whose test has a fit for every block."""
 FIRST_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """CPU seconds of one search and, at most, of one fit; seeds of a random method."""
+    """CPU seconds of one search and, at most, of one fit; `refit_s` the same for the many fits of
+    a test with several stages; seeds of a random method."""
 
     search_s: float
     fit_s: float
+    refit_s: float
     seeds: int
 
 
@@ -99,11 +103,13 @@ class Jobs:
         self, protocol: str, task: Path, method: str, settings: Settings | None, seed: int
     ) -> Answer | None:
         """One process; None if it failed."""
-        budget = ["--fit-cpu-s", str(self._budget.fit_s)]
+        fit_s = self._budget.fit_s
         if settings is None:
-            words = ["--search-cpu-s", str(self._budget.search_s), *budget]
+            words = ["--search-cpu-s", str(self._budget.search_s)]
         else:
-            words = ["--settings", json.dumps(settings, sort_keys=True), *budget]
+            words = ["--settings", json.dumps(settings, sort_keys=True)]
+            fit_s = self._budget.refit_s if protocol in FITTED_OFTEN else fit_s
+        words += ["--fit-cpu-s", str(fit_s)]
         words = ["--method", method, "--seed", str(seed), *words]
         made_of = (task.read_bytes(), "\0".join(words).encode(), code_of(method))
         named = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]

@@ -53,8 +53,9 @@ class Driftline:
         self, task: Task, settings: Settings, seed: int, cpu_s: float
     ) -> tuple[float, Settings]:
         """As a peer's fit ends at its CPU seconds, a trial of ours that needs more counts for
-        nothing."""
-        product = product_settings(task, {**settings, **self.fixed}, seed)
+        nothing.  The language model stays frozen: a round of its steps costs as much as a trial
+        or two of the head, which is what there is to be searched."""
+        product = product_settings(task, {**settings, "lora_steps": 0}, seed)
         begun = time.process_time()
         candidate = learn(task, task.split.validation.fit, product)
         is_late = time.process_time() - begun > cpu_s

@@ -24,17 +24,13 @@ def test_weights_of_zero_leave_an_event_out() -> None:
     assert both.item() == pytest.approx(alone.item())
 
 
-def test_smoothing_asks_for_a_little_of_everything_that_takes_part() -> None:
+def test_smoothing_asks_for_a_little_of_everything() -> None:
     targets, weights = torch.tensor([0]), torch.ones(1)
     sure, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[4.0, 0.0, 0.0]])
 
     assert next_item_loss(sure, targets, weights) < next_item_loss(unsure, targets, weights)
     assert next_item_loss(sure, targets, weights, 0.2) > next_item_loss(
         unsure, targets, weights, 0.2
-    )
-    without = torch.cat([sure, torch.tensor([[-torch.inf]])], dim=1)
-    assert torch.equal(
-        next_item_loss(without, targets, weights, 0.2), next_item_loss(sure, targets, weights, 0.2)
     )
 
 
