@@ -5,22 +5,20 @@ Run it beside a broker, a learner and a worker:
     driftline broker & driftline learn & driftline worker &
     python examples/produce_and_read.py --user alice
 
-What an application must get right is all here: the record's key is the user's (or item's) id, a
-user's records are partitioned by that key in the same way everywhere (kafka-python's default, the
-Java clients' murmur2), and recommendations are de-duplicated by `output_id`, because delivery is
-at least once.  Payloads are JSON; docs/reference/schemas/ describes each.
+It uses driftline's own client.  What the client gets right for you, and what an application in
+another language must do itself: a record's key is the user's (or item's) id, partitioned by
+murmur2 like the Java clients do, and recommendations are de-duplicated by `output_id`, because
+delivery is at least once.  Payloads are JSON; docs/reference/schemas/ describes each.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-import uuid
-from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from profiles.errors import DriftlineError
+from profiles.events import Filters, Item, Recommendation
+from stream.client import Driftline
 
 ITEMS = (
     ("lamp-1", "Reading lamp", "Warm light on a bendable arm, for desk or bed.", ["lighting"]),
@@ -36,106 +34,43 @@ ACTS = (("tent-1", "view"), ("bag-1", "view"), ("tent-1", "like"))
 
 
 def main() -> int:
-    """Produce, then wait for the answer to the request."""
+    """Produce, ask, and show what comes back."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--bootstrap", default="127.0.0.1:9092", help="host:port of Kafka")
+    parser.add_argument("--bootstrap", help="host:port of Kafka; default: the settings'")
     parser.add_argument("--user", default="alice", help="the user who acts and asks")
-    parser.add_argument("--prefix", default="driftline", help="topic prefix")
+    parser.add_argument("--prefix", help="topic prefix; default: the settings'")
     parser.add_argument("--wait-s", type=float, default=30.0, help="how long to wait")
     args = parser.parse_args()
-
-    reader = follow(args.bootstrap, f"{args.prefix}.recommendations.v1")
-    request_id = produce(args.bootstrap, args.prefix, args.user)
-    answered = read(reader, args.user, request_id, args.wait_s)
-    reader.close()
-    if not answered:
-        print(
-            f"no answer within {args.wait_s:g} s: is a worker ready (/readyz), and does a release "
-            "serve (`driftline releases list`)?",
-            file=sys.stderr,
-        )
-    return 0 if answered else 1
+    try:
+        with Driftline(bootstrap=args.bootstrap, prefix=args.prefix) as driftline:
+            talk(driftline, args.user, args.wait_s)
+    except DriftlineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
-def produce(bootstrap: str, prefix: str, user: str) -> str:
-    """Write the catalogue, what the user did, and a request; returns the request's id."""
-    producer = KafkaProducer(
-        bootstrap_servers=bootstrap.split(","),
-        acks="all",
-        enable_idempotence=True,  # a retried send keeps its place and is written once
-    )
-    for item_id, title, text, tags in ITEMS:
-        item = {"item_id": item_id, "title": title, "text": text, "tags": tags}
-        producer.send(f"{prefix}.items.v1", key=item_id.encode(), value=as_json(item))
-    producer.flush()  # items first: an event of an unknown item waits 2 s, then is a dead letter
-    for item_id, action in ACTS:
-        event = {
-            "event_id": uuid.uuid4().hex,  # the same id again is the same event again
-            "user_id": user,
-            "item_id": item_id,
-            "action": action,
-            "ts": time.time(),
-        }
-        producer.send(f"{prefix}.events.v1", key=user.encode(), value=as_json(event))
-    producer.flush()
-    request_id = uuid.uuid4().hex
-    request = {
-        "request_id": request_id,
-        "user_id": user,
-        "k": 3,
-        "filters": {"no_tags": ["kitchen"]},
-    }
-    producer.send(f"{prefix}.requests.v1", key=user.encode(), value=as_json(request))
-    producer.flush()
-    producer.close()
-    print(f"sent {len(ITEMS)} items, {len(ACTS)} events and a request for {user}")
-    return request_id
+def talk(driftline: Driftline, user: str, wait_s: float) -> None:
+    """The whole conversation.  Raises: DriftlineError."""
+    # Subscribed before anything is produced: a subscription begins now.
+    with driftline.subscribe(users=[user]) as recommendations:
+        # Items first: an event of an unknown item waits 2 s, then it is a dead letter.
+        driftline.put_items(Item(name, title, text, tags) for name, title, text, tags in ITEMS)
+        for item_id, action in ACTS:
+            driftline.act(user, item_id, action)
+        print(f"sent {len(ITEMS)} items and {len(ACTS)} events for {user}")
+        show(driftline.recommend(user, k=3, filters=Filters(no_tags=["kitchen"]), timeout_s=wait_s))
+        while (found := recommendations.next(timeout_s=1.0)) is not None:
+            if found.cause == "event":
+                show(found)
 
 
-def as_json(value: dict[str, Any]) -> bytes:
-    """What goes on the wire."""
-    return json.dumps(value).encode()
-
-
-def follow(bootstrap: str, topic: str) -> Any:  # Any: kafka-python has no type information
-    """A consumer of every partition, from now on."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), enable_auto_commit=False)
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise SystemExit(f"topic {topic} does not exist: run `driftline topics create`")
-    consumer.assign([TopicPartition(topic, number) for number in numbers])
-    consumer.seek_to_end()
-    for tp in consumer.assignment():
-        consumer.position(tp)  # settles "the end" now, before anything is produced
-    return consumer
-
-
-def read(consumer: Any, user: str, request_id: str, wait_s: float) -> bool:
-    """Print what arrives for the user until the request is answered."""
-    seen: set[str] = set()
-    deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        for records in consumer.poll(timeout_ms=500).values():
-            for record in records:
-                if record.value is None:
-                    continue  # a tombstone: this user was erased
-                answer = json.loads(record.value)
-                if answer["user_id"] != user or answer["output_id"] in seen:
-                    continue
-                seen.add(answer["output_id"])
-                show(answer)
-                if answer["cause_id"] == request_id:
-                    return True
-    return False
-
-
-def show(answer: dict[str, Any]) -> None:
+def show(answer: Recommendation) -> None:
     """One recommendation, for people."""
-    print(f"\nbecause of {answer['cause']} {answer['cause_id']}, by {answer['release_id']}:")
-    for rank, item in enumerate(answer["items"], start=1):
-        reasons = [reason.get("title", reason["kind"]) for reason in item.get("reasons", [])]
-        name = item.get("title", item["item_id"])
-        print(f"  {rank}. {name}  {item['score']:.3f}  ({', '.join(dict.fromkeys(reasons))})")
+    print(f"\nbecause of {answer.cause} {answer.cause_id}, by {answer.release_id}:")
+    for rank, item in enumerate(answer.items, start=1):
+        reasons = dict.fromkeys(reason.title or reason.kind for reason in item.reasons)
+        print(f"  {rank}. {item.title or item.item_id}  {item.score:.3f}  ({', '.join(reasons)})")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from learner.kafka_edge import (
     poll,
 )
 from learner.records import Row
-from learner.release_log import ReleaseBoard
 from learner.replay import ReplayBuffer
 from learner.sampling import ActionWeights
+from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import check_key, decode_erasure, decode_event, decode_item, key64

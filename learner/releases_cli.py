@@ -44,6 +44,21 @@ class Rollback:
     rolled_back: ReleaseNotice
 
 
+@dataclass(frozen=True, slots=True)
+class ReleaseDesk:
+    """What the console lets an operator do.  Raises what `promote` and `rollback` raise."""
+
+    settings: Settings
+
+    def promote(self, release_id: str, force: bool) -> ReleaseNotice:
+        """Make a release serve at once."""
+        return promote(self.settings, release_id, "promoted in the console", force=force)
+
+    def rollback(self) -> ReleaseNotice:
+        """Make the release serve that served before; returns its notice."""
+        return rollback(self.settings, "rolled back in the console").serving
+
+
 def open_store(settings: Settings) -> ReleaseStore:
     """The release store of these settings.  Raises: ReleaseError."""
     return ReleaseStore(settings.store.releases, settings.store.directory / "release-cache")

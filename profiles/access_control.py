@@ -14,13 +14,16 @@ from typing import Literal
 from profiles.config import Settings
 from profiles.topics import DEAD_LETTERED, Topics
 
-Role = Literal["worker", "learner", "application", "operator"]
-ROLES: tuple[Role, ...] = ("worker", "learner", "application", "operator")
+Role = Literal["worker", "learner", "application", "api", "console", "operator"]
+ROLES: tuple[Role, ...] = ("worker", "learner", "application", "api", "console", "operator")
 
 _READS: dict[Role, tuple[str, ...]] = {
     "worker": ("events", "items", "users", "requests", "erasures", "releases", "profiles"),
     "learner": ("events", "items", "erasures", "releases", "outcomes"),
     "application": ("recommendations", "receipts"),
+    "api": ("items", "profiles", "recommendations", "releases"),
+    # Events for their timestamps: how long a recommendation took.
+    "console": ("events", "items", "profiles", "recommendations", "releases", "outcomes"),
     # export, oracle and earnings read everything; dead letters are for people to look at.
     "operator": tuple(Topics.__annotations__),
 }
@@ -28,6 +31,8 @@ _WRITES: dict[Role, tuple[str, ...]] = {
     "worker": ("profiles", "recommendations", "receipts", "outcomes"),
     "learner": ("releases", "receipts"),
     "application": ("events", "items", "users", "requests", "erasures"),
+    "api": ("events", "items", "users", "requests", "erasures"),
+    "console": ("events", "items", "users", "requests", "erasures", "releases"),
     "operator": ("releases", "erasures"),
 }
 
@@ -58,6 +63,9 @@ def grants(role: Role, settings: Settings) -> list[Grant]:
         found.add(Grant("group", settings.serving.group, "Read"))
     elif role == "learner":
         found.add(Grant("group", settings.learner.group, "Read"))
+    elif role == "console":
+        found |= _topics("Read", dead)
+        found.add(Grant("group", settings.serving.group, "Describe"))  # how far it has committed
     elif role == "operator":
         found |= _topics("Read", dead) | _topics("DescribeConfigs", [*named, *dead])
         found |= _topics("Create", [*named, *dead])

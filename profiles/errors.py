@@ -12,7 +12,8 @@
     ├── ModelError              10   a language model or head cannot be loaded or used
     ├── DatasetError            11   a data set is absent, altered or not in its known form
     ├── LearnerError            12   a learning round or its checkpoint failed
-    └── AuditError              13   the audit log cannot be written, or its chain is broken
+    ├── AuditError              13   the audit log cannot be written, or its chain is broken
+    └── NoAnswerError           14   no worker answered a request in time
 
 The number is the class's `exit_code`: what the command line exits with when that error ends it.
 A message says what failed, with which value, and what to do next. Catch the root only at an edge.
@@ -30,6 +31,7 @@ __all__ = [
     "DriftlineError",
     "LearnerError",
     "ModelError",
+    "NoAnswerError",
     "ReleaseError",
     "ReleaseRefused",
     "SettingsError",
@@ -146,3 +148,9 @@ class AuditError(DriftlineError):
     """The audit log cannot be written or read, or its chain is broken."""
 
     exit_code = 13
+
+
+class NoAnswerError(DriftlineError):
+    """No worker answered a request in time; it may still be answered later."""
+
+    exit_code = 14

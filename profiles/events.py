@@ -12,6 +12,7 @@ and a NUL inside a key breaks tools that print keys.  Both are refused here, onc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -280,6 +281,26 @@ def check_event(event: Event, *, now_s: float, max_ahead_s: float) -> None:
         )
     if event.ts < 0:
         raise BadMessage("bad-time", f"event {event.event_id!r} has ts {event.ts}; Unix seconds")
+
+
+def check_action(event: Event, actions: Collection[str]) -> None:
+    """What only the settings can say.  Raises: BadMessage (unknown-action)."""
+    if event.action not in actions:
+        raise BadMessage(
+            "unknown-action",
+            f"action {event.action!r} has no weight; add it to the setting `actions` "
+            f"(known: {', '.join(actions)})",
+        )
+
+
+def check_size(payload: bytes | None, max_bytes: int) -> None:
+    """Raises: BadMessage (oversized)."""
+    if payload is not None and len(payload) > max_bytes:
+        raise BadMessage(
+            "oversized",
+            f"the message has {len(payload)} bytes, more than the {max_bytes} allowed by "
+            "serving.max_message_bytes",
+        )
 
 
 def decode_item(payload: bytes) -> Item:

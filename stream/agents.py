@@ -22,7 +22,14 @@ import numpy as np
 from profiles.audit import AuditLog
 from profiles.config import ServingSettings
 from profiles.errors import BadMessage
-from profiles.events import Receipt, decode_erasure, decode_request, decode_user, encode
+from profiles.events import (
+    Receipt,
+    check_size,
+    decode_erasure,
+    decode_request,
+    decode_user,
+    encode,
+)
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
@@ -34,7 +41,6 @@ from stream.codecs import (
     DeadLetter,
     Decoded,
     Rules,
-    check_size,
     check_user_key,
     decode_chunk,
     drop_unknown,
@@ -198,7 +204,7 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
     topic_id = worker.delivery.topic_ids[chunk.topic]
     for record in chunk.records:
         try:
-            check_size(record, worker.rules.max_bytes)
+            check_size(record.value, worker.rules.max_bytes)
             request = decode_request(record.value)
             user = check_user_key(record, request.user_id)
         except BadMessage as error:
@@ -224,7 +230,7 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
             declared[record.key] = ""
             continue
         try:
-            check_size(record, worker.rules.max_bytes)
+            check_size(record.value, worker.rules.max_bytes)
             user = decode_user(record.value or b"")
             declared[check_user_key(record, user.user_id)] = user.interests
         except BadMessage as error:

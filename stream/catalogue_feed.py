@@ -15,12 +15,12 @@ import numpy as np
 
 from profiles.catalog import Catalog, Rows
 from profiles.errors import BadMessage
-from profiles.events import Item, check_key, decode_item
+from profiles.events import Item, check_key, check_size, decode_item
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
 from stream.broadcast import Broadcast
 from stream.chunks import Chunk, Record
-from stream.codecs import DeadLetter, check_size
+from stream.codecs import DeadLetter
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
 from stream.publisher import Publisher, Sent
@@ -103,7 +103,7 @@ class CatalogueFeed:
                 catalog.withdraw((record.key or b"").decode("utf-8", "replace"))
                 continue
             try:
-                check_size(record, self._max_bytes)
+                check_size(record.value, self._max_bytes)
                 item = _decode(record)
             except BadMessage as error:
                 dead.append(DeadLetter(record, error.reason, str(error)))

@@ -14,9 +14,8 @@ import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,10 +23,20 @@ from rich.table import Table
 
 from profiles.access_control import ROLES, commands
 from profiles.broker_access import security_options
-from profiles.config import Settings, load_settings
 from profiles.errors import DriftlineError, SettingsError
-from profiles.logs import configure_logs
 from profiles.topics import Topics, topic_specs
+from stream.cli_options import (
+    ApiHost,
+    ApiPort,
+    AsJson,
+    Bootstrap,
+    Config,
+    HttpPort,
+    at_address,
+    print_json,
+    read_settings,
+)
+from stream.import_cli import import_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,17 +50,8 @@ releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promo
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
 app.add_typer(audit_app, name="audit")
+app.command("import")(import_command)
 
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file of settings.", dir_okay=False)
-]
-Bootstrap = Annotated[
-    str | None, typer.Option("--bootstrap", "-b", help="Kafka address, host:port[,host:port].")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-HttpPort = Annotated[
-    int | None, typer.Option("--http-port", help="Port of /metrics, /livez, /readyz; 0: any.")
-]
 DataSet = Annotated[
     str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
 ]
@@ -66,21 +66,6 @@ def main() -> None:
     except DriftlineError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
-
-
-def read_settings(
-    config: Path | None = None, bootstrap: str | None = None, http_port: int | None = None
-) -> Settings:
-    """Settings with the command line's own values on top, and logging configured by them."""
-    settings = load_settings(config)
-    if bootstrap is not None:
-        broker = settings.broker.model_copy(update={"bootstrap": bootstrap})
-        settings = settings.model_copy(update={"broker": broker})
-    if http_port is not None:
-        http = settings.http.model_copy(update={"port": http_port})
-        settings = settings.model_copy(update={"http": http})
-    configure_logs(settings.log_level, settings.log_json)
-    return settings
 
 
 @app.command()
@@ -193,6 +178,40 @@ def worker(
 
 
 @app.command()
+def serve(
+    host: ApiHost = None,
+    port: ApiPort = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Run the HTTP API beside Kafka: recommendations, profiles, events (docs/http-api.md).
+
+    Example: `driftline serve --port 8080`
+    """
+    from stream.api.serve import serve as serve_api
+
+    serve_api(at_address(read_settings(config, bootstrap), host, port))
+
+
+@app.command()
+def console(
+    host: ApiHost = None,
+    port: ApiPort = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Run the console: the HTTP API with pages for people on top.
+
+    Example: `driftline console --port 8080`
+    """
+    from learner.releases_cli import ReleaseDesk
+    from stream.console.run import run_console
+
+    settings = at_address(read_settings(config, bootstrap), host, port)
+    run_console(settings, ReleaseDesk(settings))
+
+
+@app.command()
 def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPort = None) -> None:
     """Run the learner: rounds of LoRA fine-tuning, each a release if it passes the gate.
 
@@ -253,7 +272,7 @@ def tune(
     if out is not None:
         out.write_text(tuned.to_toml())
     if as_json:
-        _print_json(tuned)
+        print_json(tuned)
         return
     print(tuned.to_toml())
     was, now = tuned.comparison.parent, tuned.comparison.candidate
@@ -369,7 +388,7 @@ def export(user: str, config: Config = None, bootstrap: Bootstrap = None) -> Non
     """
     from stream.user_rights import export_user
 
-    _print_json(export_user(read_settings(config, bootstrap), user))
+    print_json(export_user(read_settings(config, bootstrap), user))
 
 
 @app.command()
@@ -392,9 +411,9 @@ def erase(
     settings = read_settings(config, bootstrap)
     erasure = asyncio.run(request_erasure(settings, user, reason))
     if wait_s:
-        _print_json(wait_for_receipts(settings, erasure, COMPONENTS, wait_s))
+        print_json(wait_for_receipts(settings, erasure, COMPONENTS, wait_s))
     else:
-        _print_json(erasure)
+        print_json(erasure)
 
 
 @app.command()
@@ -411,7 +430,7 @@ def earnings(
     """
     from learner.earnings import read_earnings
 
-    _print_json(read_earnings(read_settings(config, bootstrap), within_s))
+    print_json(read_earnings(read_settings(config, bootstrap), within_s))
 
 
 @releases_app.command("list")
@@ -426,7 +445,7 @@ def releases_list(
 
     lines = list_releases(read_settings(config, bootstrap))
     if as_json:
-        _print_json(lines)
+        print_json(lines)
         return
     table = Table("release", "status", "parent", "decided", "NDCG@10", "reason")
     for line in lines:
@@ -457,7 +476,7 @@ def releases_show(
     """
     from learner.releases_cli import show_release
 
-    _print_json(show_release(read_settings(config, bootstrap), release_id))
+    print_json(show_release(read_settings(config, bootstrap), release_id))
 
 
 @releases_app.command("status")
@@ -472,7 +491,7 @@ def releases_status(
 
     status = read_status(read_settings(config, bootstrap))
     if as_json:
-        _print_json(status)
+        print_json(status)
     else:
         print(in_words(status))
 
@@ -492,7 +511,7 @@ def releases_promote(
     """
     from learner.releases_cli import promote
 
-    _print_json(promote(read_settings(config, bootstrap), release_id, force=force))
+    print_json(promote(read_settings(config, bootstrap), release_id, force=force))
 
 
 @releases_app.command("rollback")
@@ -503,7 +522,7 @@ def releases_rollback(config: Config = None, bootstrap: Bootstrap = None) -> Non
     """
     from learner.releases_cli import rollback
 
-    _print_json(rollback(read_settings(config, bootstrap)))
+    print_json(rollback(read_settings(config, bootstrap)))
 
 
 @audit_app.command("verify")
@@ -525,11 +544,7 @@ def audit_verify(
     from profiles.audit import AuditLog
 
     log = AuditLog.of(read_settings(config)) if file is None else AuditLog(file)
-    _print_json(log.verify(anchor))
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print_json(log.verify(anchor))
 
 
 if __name__ == "__main__":

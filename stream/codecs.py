@@ -20,7 +20,15 @@ from profiles.applying import Batch
 from profiles.catalog import Catalog, Rows
 from profiles.errors import BadMessage
 from profiles.event_keys import event_keys
-from profiles.events import MAX_VALUE, Event, check_event, check_key, parse_event
+from profiles.events import (
+    MAX_VALUE,
+    Event,
+    check_action,
+    check_event,
+    check_key,
+    check_size,
+    parse_event,
+)
 from stream.chunks import Record
 
 MAX_KEPT_VALUE = 60_000.0
@@ -65,7 +73,7 @@ def decode_chunk(records: list[Record], rules: Rules, now_s: float) -> Decoded:
         try:
             payload = record.value
             if payload is not None and len(payload) > max_bytes:
-                check_size(record, max_bytes)
+                check_size(payload, max_bytes)
             events.append(parse_event(payload))
         except BadMessage as error:
             dead.append(DeadLetter(record, error.reason, str(error)))
@@ -118,12 +126,7 @@ def _judge(event: Event, record: Record, rules: Rules, now_s: float) -> None:
     """Raises: BadMessage with what is wrong with an event."""
     check_event(event, now_s=now_s, max_ahead_s=rules.max_ahead_s)
     check_user_key(record, event.user_id)
-    if event.action not in rules.actions:
-        raise BadMessage(
-            "unknown-action",
-            f"action {event.action!r} has no weight; add it to the setting `actions` "
-            f"(known: {', '.join(rules.actions)})",
-        )
+    check_action(event, rules.actions)
 
 
 def _only(decoded: Decoded, keep: list[int]) -> Decoded:
@@ -133,16 +136,6 @@ def _only(decoded: Decoded, keep: list[int]) -> Decoded:
         [decoded.users[at] for at in keep],
         decoded.dead,
     )
-
-
-def check_size(record: Record, max_bytes: int) -> None:
-    """Raises: BadMessage (oversized)."""
-    if record.value is not None and len(record.value) > max_bytes:
-        raise BadMessage(
-            "oversized",
-            f"the message has {len(record.value)} bytes, more than the {max_bytes} allowed by "
-            "serving.max_message_bytes",
-        )
 
 
 def check_user_key(record: Record, user_id: str) -> bytes:

@@ -1,11 +1,11 @@
-"""The contract in writing: JSON Schemas, one AsyncAPI document and two reference pages.
+"""The contract in writing: JSON Schemas, an AsyncAPI and an OpenAPI document, two reference pages.
 
     python -m stream.contracts           # writes docs/reference/
     python -m stream.contracts --check   # says which files are out of date, and exits 1
 
 All of it is generated from the code (`profiles.events`, `profiles.topics`, `profiles.config`,
-`profiles.metrics`), and a unit test runs the check: the code is the contract, the files are for
-those who write an application in another language.
+`profiles.metrics`, `stream.api`), and a unit test runs the check: the code is the contract, the
+files are for those who write an application in another language.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 
 from profiles import events
 from profiles.topics import DEAD_LETTERED, DEFAULT_PREFIX, Topics, topic_specs
+from stream.api.app import openapi_document
 from stream.reference import metrics_page, settings_page
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -189,6 +190,7 @@ def documents() -> dict[str, str]:
     return {
         **pages,
         "asyncapi.json": _dump(asyncapi()),
+        "openapi.json": _dump(openapi_document()),
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
     }

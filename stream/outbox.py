@@ -36,6 +36,61 @@ Headers = list[tuple[str, bytes]]
 Sending = asyncio.Future[Any]  # Any: aiokafka's RecordMetadata is untyped
 
 
+@asynccontextmanager
+async def open_producer(broker: BrokerSettings) -> AsyncIterator[Any]:
+    """A started idempotent producer.  Left by an error, it does not wait for what is under way.
+
+    Raises: BrokerError if Kafka does not answer.
+    """
+    producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap,
+        acks="all",
+        enable_idempotence=True,  # keeps each user's order when a batch is sent again
+        linger_ms=5,
+        max_batch_size=256 * 1024,
+        max_request_size=MESSAGE_BYTES,
+        request_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        **security_options(broker),
+    )
+    await connect(producer, broker)
+    try:
+        yield producer
+    except BaseException as error:
+        # `stop` flushes: it would wait for what is not going to be delivered.  The sender ends
+        # first, because it trips over batches that fail under its hands.
+        await producer._sender.close()
+        producer._message_accumulator.fail_all(KafkaError(f"given up: {error!r}"))
+        raise
+    finally:
+        await producer.stop()
+
+
+async def connect(client: Any, broker: BrokerSettings) -> None:  # Any: aiokafka is untyped
+    """Start a producer or consumer of aiokafka's.  Raises: BrokerError if Kafka does not answer."""
+    try:
+        await asyncio.wait_for(client.start(), broker.connect_timeout_s)
+    except (KafkaError, OSError, TimeoutError) as error:
+        await client.stop()
+        raise BrokerError(
+            f"no Kafka at {broker.bootstrap} within {broker.connect_timeout_s:.0f} s "
+            f"({type(error).__name__}: {error}); start one with `driftline broker`, or set "
+            "DRIFTLINE_BROKER__BOOTSTRAP"
+        ) from error
+
+
+async def topic_partitions(client: Any, *names: str) -> dict[str, list[int]]:
+    """The partition numbers of topics.  Raises: TopicError naming those that do not exist.
+
+    `client` is aiokafka's own, below a producer or consumer; hence Any.
+    """
+    # `partitions_for` would wait for a missing topic until the delivery timeout.
+    cluster = await client.fetch_all_metadata()
+    found = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in names}
+    if missing := [name for name, numbers in found.items() if not numbers]:
+        raise TopicError(f"no topic {', '.join(missing)}: run `driftline topics create`")
+    return found
+
+
 class Outbox:
     """A producer that counts what was acknowledged.
 
@@ -52,46 +107,13 @@ class Outbox:
     @classmethod
     @asynccontextmanager
     async def connected(cls, broker: BrokerSettings) -> AsyncIterator[Self]:
-        """An outbox on a started producer, which is stopped at the end.
-
-        Raises: BrokerError if Kafka does not answer.
-        """
-        producer = AIOKafkaProducer(
-            bootstrap_servers=broker.bootstrap,
-            acks="all",
-            enable_idempotence=True,  # keeps each user's order when a batch is sent again
-            linger_ms=5,
-            max_batch_size=256 * 1024,
-            max_request_size=MESSAGE_BYTES,
-            request_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
-            **security_options(broker),
-        )
-        try:
-            await asyncio.wait_for(producer.start(), broker.connect_timeout_s)
-        except (KafkaError, OSError, TimeoutError) as error:
-            await producer.stop()
-            raise BrokerError(
-                f"no Kafka at {broker.bootstrap} within {broker.connect_timeout_s:.0f} s "
-                f"({type(error).__name__}: {error}); start one with `driftline broker`, or set "
-                "DRIFTLINE_BROKER__BOOTSTRAP"
-            ) from error
-        try:
+        """An outbox on a started producer, which is stopped at the end.  Raises: BrokerError."""
+        async with open_producer(broker) as producer:
             yield cls(producer)
-        except BaseException as error:
-            # `stop` flushes: it would wait for what is not going to be delivered.  The sender ends
-            # first, because it trips over batches that fail under its hands.
-            await producer._sender.close()
-            producer._message_accumulator.fail_all(KafkaError(f"given up: {error!r}"))
-            raise
-        finally:
-            await producer.stop()
 
     async def check_topics(self, *names: str) -> None:
         """Raises: TopicError naming the topics that do not exist."""
-        # `partitions_for` would wait for a missing topic until the delivery timeout.
-        cluster = await self._producer.client.fetch_all_metadata()
-        if missing := [name for name in names if name not in cluster.topics()]:
-            raise TopicError(f"no topic {', '.join(missing)}: run `driftline topics create`")
+        await topic_partitions(self._producer.client, *names)
 
     async def send(
         self, topic: str, key: str, value: bytes, headers: Headers | None = None
@@ -128,14 +150,14 @@ class Outbox:
                 await asyncio.wait_for(asyncio.shield(sending), max(left_s, 0.0))
             self._acknowledge(sending.result())
         except (KafkaError, OSError, TimeoutError) as error:
-            sending.add_done_callback(_look_at)
+            sending.add_done_callback(look_at)
             raise self._undelivered(1 + self._give_up(), error) from error
 
     def _give_up(self) -> int:
         """Count what came in by now; returns how many messages did not."""
         failed = 0
         for _, sending in self._waiting:
-            sending.add_done_callback(_look_at)
+            sending.add_done_callback(look_at)
             if sending.done() and sending.exception() is None:
                 self._acknowledge(sending.result())
             else:
@@ -158,7 +180,7 @@ class Outbox:
         )
 
 
-def _look_at(sending: Sending) -> None:
+def look_at(sending: Sending) -> None:
     """Take notice of a late failure, of which asyncio would complain otherwise."""
     if not sending.cancelled():
         sending.exception()

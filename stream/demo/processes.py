@@ -107,10 +107,12 @@ class Children:
             self._guard.stdin.close()
             self._guard.wait()
 
-    def start(self, name: str, port: int, arguments: Sequence[str]) -> Child:
+    def start(
+        self, name: str, port: int, arguments: Sequence[str], port_option: str = "--http-port"
+    ) -> Child:
         """Start `python -m stream <arguments> --http-port <port>`; its output goes to a file."""
         log = self._directory / f"{name}.log"
-        command = [sys.executable, "-m", "stream", *arguments, "--http-port", str(port)]
+        command = [sys.executable, "-m", "stream", *arguments, port_option, str(port)]
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,

@@ -133,6 +133,7 @@ class _Demo:
         self._gate: DemoGate | None = None
         self._lag: GroupLag | None = None
         self._tail: Tail | None = None
+        self._console = ""
 
     def prepare(self) -> None:
         """Kafka, topics, learner and workers up; the catalogue in; the first release serving."""
@@ -157,6 +158,8 @@ class _Demo:
             for number, port in enumerate(ports[1:], start=1)
             for name in [f"worker-{number}"]
         ]
+        if not self._once:
+            self._start_console(config)
         self._replay(ReplayOptions(limit=0, users=False))
         self._lag = GroupLag(settings)
         self._stack.callback(self._lag.close)
@@ -164,6 +167,13 @@ class _Demo:
         if self._is_terminal:
             self._tail = Tail(settings, self._dataset)
             self._stack.callback(self._tail.close)
+
+    def _start_console(self, config: list[str]) -> None:
+        """Pages for whoever watches; a run for figures has none."""
+        (port,) = free_ports(1)
+        self._children.start("console", port, ["console", *config], port_option="--port")
+        self._console = f"http://127.0.0.1:{port}/"
+        self._view.say(f"console: {self._console} (in a moment)")
 
     def run(self, replay_s: float | None) -> Outcome:
         """Replay, drain, stop (unless it goes on serving), check."""
@@ -210,6 +220,7 @@ class _Demo:
             settings.topics.prefix,
             self._setup.file,
             self._root,
+            self._console,
         )
         with contextlib.suppress(KeyboardInterrupt):
             while True:

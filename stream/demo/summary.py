@@ -138,7 +138,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
 
 
 def print_what_to_do(
-    console: Console, bootstrap: str, prefix: str, config: Path, directory: Path
+    console: Console, bootstrap: str, prefix: str, config: Path, directory: Path, pages: str
 ) -> None:
     """How to go on by hand while the demo keeps serving."""
     event = (
@@ -147,6 +147,7 @@ def print_what_to_do(
     )
     text = f"""
 Still serving, until Ctrl-C. Kafka is at {bootstrap}; logs and settings are in {directory}.
+Look, and act as a user yourself, in the console: {pages}
 
 Rate a film as user "me" (item 50 is Star Wars; a new event_id each time), with kcat:
   echo 'me|{event}' |

@@ -10,9 +10,10 @@ from functools import partial
 import pytest
 
 from learner.opening import open_trusted
-from learner.release_log import ReleaseBoard, read_board
+from learner.release_log import read_board
 from learner.releases_cli import promote
 from learner.rollout.telling import in_words, read_status
+from profiles.board import ReleaseBoard
 from profiles.errors import ReleaseError
 from profiles.events import Recommendation, ReleaseNotice
 from profiles.release import Release

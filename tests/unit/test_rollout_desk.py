@@ -11,9 +11,10 @@ from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 
 from learner.feeds import BoardFeed
-from learner.release_log import ReleaseBoard, rollback_notices
+from learner.release_log import rollback_notices
 from learner.replay import ReplayBuffer
 from learner.rollout.desk import RolloutDesk
+from profiles.board import ReleaseBoard
 from profiles.config import Settings, load_settings
 from profiles.events import OutcomeCell, OutcomeWindow, ReleaseNotice, decode_notice
 from profiles.metrics import LearnerMetrics

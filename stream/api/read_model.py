@@ -1,0 +1,164 @@
+"""What the topics say now, in bounded memory: the answers of the HTTP API.
+
+    recommendations, profiles   newest of each user, raw bytes, of the `api.users` written last
+    items                       the whole catalogue, ids, titles and tags only
+    releases                    newest notice of each release
+
+At the default of 20,000 users that is about 110 MB when every user has ten recommended items with
+reasons (3 KB) and a full history (2 KB).  A user who is not among them has no profile here; for
+recommendations a worker is asked instead.  Everything runs on the event loop: no locks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from profiles.board import ReleaseBoard
+from profiles.config import Settings
+from profiles.errors import BadMessage
+from profiles.events import Recommendation, decode_item, decode_json, key64
+from profiles.state import RecordLayout, decode_records, read_history
+from profiles.topics import Topics
+from stream.api.newest import Newest
+from stream.api.views import CatalogueItem, Items, PastEvent, Profile, Releases
+
+if TYPE_CHECKING:
+    from stream.chunks import Record  # which would import Faust
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A topic that is followed: from its beginning, or from so many records before its end."""
+
+    topic: str
+    newest: int | None
+
+
+class ReadModel:
+    """Takes records in, gives views out."""
+
+    def __init__(self, settings: Settings) -> None:
+        topics = Topics.under(settings.topics.prefix)
+        self._topics = topics
+        self._layout = RecordLayout.of(settings)
+        # Numbered in this order by workers and learner.
+        self._actions = sorted(settings.actions)
+        self._recommendations: Newest[bytes, bytes] = Newest(settings.api.users)
+        self._profiles: Newest[bytes, bytes] = Newest(settings.api.users)
+        self._items: dict[str, CatalogueItem] = {}
+        self._item_of: dict[int, str] = {}
+        self._board = ReleaseBoard()
+        self.sources = (
+            Source(topics.items, None),
+            Source(topics.releases, None),
+            Source(topics.profiles, settings.api.users),
+            Source(topics.recommendations, settings.api.users),
+        )
+        self._takers = {
+            topics.items: self._take_item,
+            topics.releases: self._take_notice,
+            topics.profiles: self._take_profile,
+            topics.recommendations: self._take_recommendation,
+        }
+
+    def take(self, topic: str, records: Sequence[Record]) -> None:
+        """Take records of one topic in."""
+        taker = self._takers[topic]
+        for record in records:
+            taker(record)
+
+    def recommendation(self, user_id: str) -> Recommendation | None:
+        """The newest recommendation to a user, if it is kept."""
+        payload = self._recommendations.get(user_id.encode())
+        return None if payload is None else decode_json(payload, Recommendation)
+
+    def profile(self, user_id: str) -> Profile | None:
+        """The newest profile of a user, if it is kept.
+
+        Raises: StoreCorruptError when these settings are not the workers'.
+        """
+        payload = self._profiles.get(user_id.encode())
+        if payload is None:
+            return None
+        records, (interests,) = decode_records(self._layout, [payload])
+        history = read_history(records)
+        past = [
+            self._past(*columns)
+            for columns in zip(
+                history.items[0].tolist(),
+                history.actions[0].tolist(),
+                history.ts[0].tolist(),
+                history.values[0].tolist(),
+                strict=True,
+            )
+        ][::-1]
+        tags = Counter(tag for event in past for tag in event.tags)
+        key = int(records["release"][0])
+        return Profile(
+            user_id,
+            int(records["events"][0]),
+            float(records["last_ts"][0]),
+            next((n.release_id for n in self._board.all() if key64(n.release_id) == key), ""),
+            interests.decode(),
+            past,
+            dict(tags.most_common()),
+        )
+
+    def releases(self) -> Releases:
+        """Every release, newest notice first."""
+        serving = self._board.serving()
+        return Releases(serving.release_id if serving else None, self._board.all()[::-1])
+
+    def items(self, text: str, limit: int) -> Items:
+        """Items whose title, id or tags hold a text, in the catalogue's order."""
+        wanted = text.casefold()
+        found = (
+            item
+            for item in self._items.values()
+            if wanted in "\n".join((item.title, item.item_id, *item.tags)).casefold()
+        )
+        return Items(len(self._items), [item for item, _ in zip(found, range(limit), strict=False)])
+
+    def users(self, count: int) -> list[str]:
+        """Whose profile changed last, newest first."""
+        return [user.decode("utf-8", "replace") for user in self._profiles.newest_first(count)]
+
+    def _past(self, key: int, action: int, ts: float, value: float) -> PastEvent:
+        item = self._items.get(self._item_of.get(key, ""), CatalogueItem("", "", []))
+        name = self._actions[action] if action < len(self._actions) else ""
+        return PastEvent(item.item_id, item.title, name, ts, value, item.tags)
+
+    def _take_item(self, record: Record) -> None:
+        item_id = (record.key or b"").decode("utf-8", "replace")
+        if not record.value:
+            self._items.pop(item_id, None)
+            self._item_of.pop(key64(item_id), None)
+            return
+        try:
+            item = decode_item(record.value)
+        except BadMessage:
+            return  # the workers dead-letter it
+        self._items[item.item_id] = CatalogueItem(item.item_id, item.title, item.tags)
+        self._item_of[key64(item.item_id)] = item.item_id
+
+    def _take_notice(self, record: Record) -> None:
+        self._board.put_payload(record.value)
+
+    def _take_profile(self, record: Record) -> None:
+        _keep(self._profiles, record)
+
+    def _take_recommendation(self, record: Record) -> None:
+        _keep(self._recommendations, record)
+
+
+def _keep(newest: Newest[bytes, bytes], record: Record) -> None:
+    """A tombstone says that the user was erased."""
+    if record.key is None:
+        return
+    if record.value:
+        newest.put(record.key, record.value)
+    else:
+        newest.drop(record.key)

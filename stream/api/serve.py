@@ -1,0 +1,100 @@
+"""`driftline serve` and `driftline console`: the process around the application.
+
+Kafka is connected first, so that a wrong address ends the command with one paragraph; then the port
+is opened.  SIGINT and SIGTERM end it in order: uvicorn's own handlers would raise the signal again
+before Kafka is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from profiles.config import ApiSettings, Settings
+from profiles.errors import SettingsError
+from profiles.logs import get_logger
+from stream.api.app import Parts, create_app
+from stream.api.feed import Feed
+from stream.api.guard import Policy
+from stream.api.read_model import ReadModel
+from stream.client import AsyncDriftline
+
+log = get_logger("stream.api")
+
+GRACE_S = 5
+BACKLOG = 128
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The caller handles them."""
+        yield
+
+
+async def run_server(
+    app: FastAPI, listener: socket.socket, on_stop: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until SIGINT or SIGTERM.  `on_stop` ends what would keep connections open."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # `profiles.logs` has configured it
+        access_log=False,  # its lines hold paths, and so user ids
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        proxy_headers=False,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+        on_stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    log.info("serving", port=listener.getsockname()[1])
+    await server.serve(sockets=[listener])
+
+
+def serve(settings: Settings, told: Callable[[str], None] = print) -> None:
+    """Run the HTTP API.  Raises: SettingsError, BrokerError, TopicError."""
+    Policy.of(settings)  # refused before anything is opened
+    asyncio.run(_serve(settings, told))
+
+
+async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
+    model = ReadModel(settings)
+    async with (
+        AsyncDriftline(settings) as client,
+        Feed.opened(settings.broker, model.sources, model.take) as feed,
+    ):
+        app = create_app(Parts(settings, model, client, feed.why_not_ready))
+        with open_port(settings.api) as listener:
+            told(f"driftline's API listens on {address(settings.api.host, listener)}/openapi.json")
+            await run_server(app, listener)
+
+
+def open_port(api: ApiSettings) -> socket.socket:
+    """A listening socket.  Raises: SettingsError when the address cannot be taken."""
+    family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
+    try:
+        return socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"api.host={api.host!r} api.port={api.port} cannot be opened: {error}; choose a free "
+            "port (--port), or 0 for any"
+        ) from error
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """The URL at which a listener is reached from this machine."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"

@@ -1,0 +1,87 @@
+"""What the client sends, checked before it leaves by the functions with which workers check it.
+
+So a mistake is an exception with the reason that the dead letter would have had, at the line that
+made it.  Only one thing cannot be known here: whether the catalogue has an event's item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from profiles.config import Settings
+from profiles.errors import BadMessage
+from profiles.events import (
+    Erasure,
+    Event,
+    Item,
+    Request,
+    User,
+    check_action,
+    check_key,
+    check_size,
+    decode_erasure,
+    decode_event,
+    decode_item,
+    decode_request,
+    decode_user,
+    encode,
+)
+
+Payload = tuple[str, bytes | None]
+"""Key and value of a record; no value is a tombstone."""
+
+DECODERS: dict[type[msgspec.Struct], Callable[[bytes], msgspec.Struct]] = {
+    Item: decode_item,
+    User: decode_user,
+    Request: decode_request,
+    Erasure: decode_erasure,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the workers of a deployment accept.  Its settings must be theirs."""
+
+    actions: Collection[str]
+    max_ahead_s: float
+    max_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Contract:
+        """The contract that these settings make."""
+        serving = settings.serving
+        return cls(tuple(settings.actions), serving.max_ahead_s, serving.max_message_bytes)
+
+    def events(self, events: Iterable[Event], now_s: float) -> list[Payload]:
+        """Payloads of events, all of them good.  Raises: BadMessage for the first bad one."""
+        return [(event.user_id, self.event(event, now_s)) for event in events]
+
+    def event(self, event: Event, now_s: float) -> bytes:
+        """Bytes of one event.  Raises: BadMessage."""
+        payload = self.encoded(event)
+        # Read again: a struct made in Python may hold anything.
+        check_action(decode_event(payload, now_s=now_s, max_ahead_s=self.max_ahead_s), self.actions)
+        return payload
+
+    def message(self, key: str, message: msgspec.Struct) -> Payload:
+        """Key and bytes of an item, a user, a request or an erasure.  Raises: BadMessage."""
+        check_key(key)
+        return key, self.payload(message)
+
+    def payload(self, message: msgspec.Struct) -> bytes:
+        """Bytes of an item, a user, a request or an erasure.  Raises: BadMessage."""
+        payload = self.encoded(message)
+        DECODERS[type(message)](payload)
+        return payload
+
+    def encoded(self, message: msgspec.Struct) -> bytes:
+        """JSON bytes, not larger than a worker accepts.  Raises: BadMessage."""
+        try:
+            payload = encode(message)
+        except UnicodeEncodeError as error:
+            raise BadMessage("bad-text", f"a text holds a lone surrogate: {error}") from error
+        check_size(payload, self.max_bytes)
+        return payload

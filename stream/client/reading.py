@@ -1,0 +1,184 @@
+"""Recommendations as they come: a subscription, and the desk where requests wait for answers.
+
+Both read every partition from now on, in no group, unless a subscription names one: then its
+members share the users, and after a restart it goes on where it was.  Delivery is at least once;
+what was seen under one `output_id` among the last `REMEMBERED` is not given out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from profiles.broker_access import security_options
+from profiles.config import BrokerSettings
+from profiles.errors import BadMessage, BrokerError, NoAnswerError
+from profiles.events import Recommendation, decode_json
+from stream.outbox import connect, topic_partitions
+
+REMEMBERED = 10_000
+POLL_MS = 500
+
+
+@asynccontextmanager
+async def open_reader(
+    broker: BrokerSettings, topic: str, group: str | None = None
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer whose position is settled when it is handed out.
+
+    Without a group: the end of every partition, now.  Raises: BrokerError, TopicError.
+    """
+    consumer = AIOKafkaConsumer(
+        *([topic] if group else []),
+        bootstrap_servers=broker.bootstrap,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="latest",
+        **security_options(broker),
+    )
+    await connect(consumer, broker)
+    try:
+        partitions = await topic_partitions(consumer._client, topic)
+        if group is None:
+            consumer.assign([TopicPartition(topic, number) for number in partitions[topic]])
+        while not consumer.assignment():
+            await consumer.getmany(timeout_ms=50)  # another member may hold all for a moment
+        for place in consumer.assignment():
+            await consumer.position(place)
+        yield consumer
+    except KafkaError as error:
+        raise BrokerError(f"topic {topic} cannot be read: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
+class Subscription:
+    """An endless iterator of recommendations; `next` is its form with a timeout."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, users: Collection[str] | None, group: bool):
+        self._consumer = consumer
+        self._users = None if users is None else {user.encode() for user in users}
+        self._commits = group
+        self._ready: deque[Recommendation] = deque()
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._given = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Recommendation:
+        while (found := await self.next(timeout_s=POLL_MS / 1000)) is None:
+            pass
+        return found
+
+    async def next(self, timeout_s: float) -> Recommendation | None:
+        """The next one, or None if none comes within the time.  Raises: BrokerError."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not self._ready:
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                return None
+            try:
+                if self._commits and self._given:
+                    # Whoever asks for more is done with what was handed out.
+                    await self._consumer.commit()
+                    self._given = False
+                fetched = await self._consumer.getmany(timeout_ms=int(left_s * 1000) + 1)
+            except KafkaError as error:
+                raise BrokerError(f"recommendations cannot be read: {error!r}") from error
+            for records in fetched.values():
+                self._given = True
+                for record in records:
+                    self._take(record)
+        return self._ready.popleft()
+
+    def _take(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
+        if record.value is None or (self._users is not None and record.key not in self._users):
+            return  # a tombstone says that the user was erased
+        with suppress(BadMessage):
+            found = decode_json(record.value, Recommendation)
+            if found.output_id in self._seen:
+                return
+            self._seen[found.output_id] = None
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+            self._ready.append(found)
+
+
+class AnswerDesk:
+    """Hands the answer of a request to whoever waits for it."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._waiting: dict[bytes, dict[str, asyncio.Future[Recommendation]]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, broker: BrokerSettings, topic: str) -> AsyncIterator[Self]:
+        """A desk whose reader runs until it is left.  Raises: BrokerError, TopicError."""
+        async with open_reader(broker, topic) as consumer:
+            desk = cls(consumer)
+            reading = asyncio.create_task(desk._read())
+            try:
+                yield desk
+            finally:
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+
+    def expect(self, user_id: str, request_id: str) -> asyncio.Future[Recommendation]:
+        """A place to wait at; taken before the request is sent."""
+        waiting: asyncio.Future[Recommendation] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(user_id.encode(), {})[request_id] = waiting
+        return waiting
+
+    async def answer(
+        self, user_id: str, request_id: str, waiting: asyncio.Future[Recommendation], wait_s: float
+    ) -> Recommendation:
+        """Wait for it.  Raises: NoAnswerError, BrokerError."""
+        try:
+            return await asyncio.wait_for(waiting, wait_s)
+        except TimeoutError:
+            raise NoAnswerError(
+                f"no answer to request {request_id} within {wait_s:g} s; is a worker ready "
+                "(/readyz), and does a release serve (`driftline releases list`)?"
+            ) from None
+        finally:
+            self.forget(user_id, request_id)
+
+    def forget(self, user_id: str, request_id: str) -> None:
+        """Give a place up."""
+        user = user_id.encode()
+        if requests := self._waiting.get(user):
+            requests.pop(request_id, None)
+            if not requests:
+                del self._waiting[user]
+
+    async def _read(self) -> None:
+        """Everybody's recommendations pass here: only those of a user who waits are decoded."""
+        try:
+            while True:
+                for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+                    for record in records:
+                        if record.key in self._waiting and record.value:
+                            self._hand_over(record)
+        except KafkaError as error:
+            broken = BrokerError(f"answers cannot be read: {error!r}")
+            for requests in self._waiting.values():
+                for waiting in requests.values():
+                    if not waiting.done():
+                        waiting.set_exception(broken)
+            self._waiting.clear()
+
+    def _hand_over(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
+        with suppress(BadMessage):
+            answer = decode_json(record.value, Recommendation)
+            waiting = self._waiting[record.key].get(answer.cause_id)
+            if answer.cause == "request" and waiting is not None and not waiting.done():
+                waiting.set_result(answer)

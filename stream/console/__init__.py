@@ -1,0 +1,1 @@
+"""`driftline console`: pages on top of the HTTP API, for people who want to look."""

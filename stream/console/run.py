@@ -1,0 +1,65 @@
+"""The console as a process: the HTTP API's application with further routes, and one more reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from profiles.config import Settings
+from profiles.topics import Topics
+from stream.api.app import Parts, create_app
+from stream.api.feed import Feed
+from stream.api.guard import Policy
+from stream.api.read_model import ReadModel
+from stream.api.serve import address, open_port, run_server
+from stream.client import AsyncDriftline
+from stream.console.gauges import Gauges
+from stream.console.live import Live
+from stream.console.routes import ConsoleParts, Desk, console_router
+from stream.console.signs import Signs
+
+if TYPE_CHECKING:
+    from stream.chunks import Record  # which would import Faust
+
+
+def run_console(settings: Settings, desk: Desk, told: Callable[[str], None] = print) -> None:
+    """Run the console until SIGINT or SIGTERM.
+
+    Raises: SettingsError, BrokerError, TopicError.
+    """
+    Policy.of(settings)  # refused before anything is opened
+    asyncio.run(_run(settings, desk, told))
+
+
+async def _run(settings: Settings, desk: Desk, told: Callable[[str], None]) -> None:
+    model, signs = ReadModel(settings), Signs(Topics.under(settings.topics.prefix))
+    live = Live(signs)
+    followed = {source.topic for source in model.sources}
+
+    def take(topic: str, records: Sequence[Record]) -> None:
+        if topic in followed:
+            model.take(topic, records)
+        signs.take(topic, records)
+
+    def on_stop() -> None:
+        live.end()
+        signs.end()
+
+    async with (
+        AsyncDriftline(settings) as client,
+        Feed.opened(settings.broker, (*model.sources, *signs.sources), take) as feed,
+        Gauges.opened(settings) as gauges,
+    ):
+        router = console_router(ConsoleParts(settings, model, signs, live, desk))
+        app = create_app(Parts(settings, model, client, feed.why_not_ready), router)
+        with open_port(settings.api) as listener:
+            looking = asyncio.create_task(live.run(gauges))
+            try:
+                told(f"driftline's console is at {address(settings.api.host, listener)}/")
+                await run_server(app, listener, on_stop)
+            finally:
+                looking.cancel()
+                with suppress(asyncio.CancelledError):
+                    await looking

@@ -1,0 +1,102 @@
+"""The client against a real broker and a real worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import BadMessage, NoAnswerError
+from profiles.events import Filters, Item, Receipt, decode_json
+from stream.client import AsyncDriftline, Driftline
+from tests.deployment import Deployment, make_events, wait_until
+
+pytestmark = pytest.mark.kafka
+
+
+def test_an_application_produces_declares_asks_subscribes_and_erases(
+    deployment: Deployment,
+) -> None:
+    deployment.start_worker().wait_ready()
+    with Driftline(deployment.settings) as client:
+        with client.subscribe(users=["ann"]) as recommendations:
+            client.put_items([Item("fresh", "tale of a lamp", tags=["tale"])])
+            client.declare("newcomer", "song number")
+            assert client.send(make_events(users=2, each=3)) == 6
+            event = client.act("ann", "item-1", "like")
+            found = recommendations.next(timeout_s=30.0)
+        assert found is not None
+        assert (found.user_id, found.cause_id) == ("ann", event.event_id)
+        answer = client.recommend("ann", k=3, filters=Filters(any_tags=["song"]), timeout_s=30.0)
+        assert answer.cause == "request"
+        assert all(int(item.item_id.split("-")[1]) >= 20 for item in answer.items)
+        assert len(client.recommend("newcomer", k=5).items) == 5
+        with pytest.raises(BadMessage, match="sneeze"):
+            client.act("ann", "item-1", "sneeze")
+        erasure = client.erase("ann")
+
+        def receipts() -> set[str]:
+            records = deployment.read(deployment.topics.receipts)
+            return {decode_json(record.value, Receipt).erasure_id for record in records}
+
+        wait_until("a receipt", lambda: receipts() == {erasure})
+
+
+async def test_without_a_worker_a_request_times_out_and_says_what_to_look_at(
+    deployment: Deployment,
+) -> None:
+    async with AsyncDriftline(deployment.settings) as client:
+        with pytest.raises(NoAnswerError, match="/readyz"):
+            await client.recommend("ann", timeout_s=0.5)
+
+
+def test_the_example_runs_as_its_first_lines_say(deployment: Deployment) -> None:
+    deployment.start_worker().wait_ready()
+    example = Path(__file__).parents[2] / "examples" / "produce_and_read.py"
+    outcome = subprocess.run(
+        [sys.executable, str(example), "--user", "alice"],
+        env=deployment.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "because of request" in outcome.stdout
+    assert "because of event" in outcome.stdout
+
+
+def test_an_import_sends_the_good_lines_with_their_items_and_keeps_the_bad(
+    deployment: Deployment,
+) -> None:
+    calls = [
+        {
+            "event": "Product Viewed",
+            "userId": "ann",
+            "messageId": name,
+            "timestamp": "2023-11-14T22:13:20Z",
+            "properties": {"product_id": item, "name": "a tale"},
+        }
+        for name, item in (("m1", "imported"), ("m2", ""), ("m3", "item-1"))
+    ]
+    file = deployment.root / "calls.jsonl"
+    file.write_text("\n".join(map(json.dumps, calls)))
+    outcome = subprocess.run(
+        [sys.executable, "-m", "stream", "import", str(file), "--format", "segment", "--items"],
+        env=deployment.environment,
+        cwd=deployment.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "sent 2 events and 2 items; 1 lines were bad" in outcome.stdout
+    assert "line 2: invalid" in outcome.stdout
+    events = [json.loads(record.value) for record in deployment.read(deployment.topics.events)]
+    assert [event["event_id"] for event in events] == ["m1", "m3"]
+    assert b"imported" in {record.key for record in deployment.read(deployment.topics.items)}
+    assert (deployment.root / "calls.jsonl.rejects.jsonl").read_text().count("\n") == 1
