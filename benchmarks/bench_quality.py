@@ -72,7 +72,9 @@ def main() -> None:
         rows += more_rows
         ratios += more_ratios
     _draw(asked.name, rows, ratios)
+    bars = comparison.bars(rows, ratios, "" if asked.users or asked.core else data.name)
     print(comparison.table(rows, ratios))
+    print(comparison.table_of_bars(bars))
     report(
         asked.name,
         asked.seed,
@@ -85,7 +87,7 @@ def main() -> None:
         difference_from_ranx=difference,
         unavailable=unavailable,
         failed=jobs.failed,
-        reached=comparison.reached(rows, data.name if not (asked.users or asked.core) else ""),
+        bars=bars,
         peers=QUALITY.installed(),
         **comparison.as_result(rows, ratios, played),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.offline.comparison import compare, reached, words
+from benchmarks.offline.comparison import bars, compare, table_of_bars, words
 from benchmarks.offline.exchange import (
     Answer,
     Settings,
@@ -138,5 +138,7 @@ def test_ours_is_compared_with_the_best_peer_of_each_slice() -> None:
     cold = [ratio for ratio in ratios if ratio.slice == "cold_items"]
     assert {ratio.bar for ratio in cold} == {1.5, 1.0}
     assert len([row for row in rows if row.slice == "all"]) == 4
-    assert [one["is_met"] for one in reached(rows, "movielens-100k")] == [True]
-    assert reached(rows, "another set") == []
+    told = bars(rows, ratios, "movielens-100k")
+    assert (told[0]["what"], told[0]["bar"], told[0]["is_met"]) == ("NDCG@10", 0.105, True)
+    assert len(bars(rows, ratios, "another set")) == len(told) - 1
+    assert "driftline_frozen_text" in table_of_bars(told).splitlines()[-1]
