@@ -203,7 +203,7 @@ def count_features(counts: Floats) -> Floats:
     direction for it in every item's vector lets a profile say which of them it is.
     Shapes: counts (N,) -> (N, 3), float32.
 
-    >>> count_features(np.array([0.0, 4.0], np.float32)).round(2).tolist()
+    >>> count_features(np.array([0.0, 4.0], np.float32)).astype(float).round(2).tolist()
     [[1.0, 1.0, 0.0], [0.56, 0.2, 0.27]]
     """
     n = counts.astype(np.float32)
@@ -217,7 +217,7 @@ def newness(counts: Floats) -> Floats:
 
     Shapes: counts (N,) -> (N,), float32.
 
-    >>> newness(np.array([0.0, 4.0, 7.0, 21.0], np.float32)).round(2).tolist()
+    >>> newness(np.array([0.0, 4.0, 7.0, 21.0], np.float32)).astype(float).round(2).tolist()
     [1.0, 0.9, 0.5, 0.01]
     """
     out: Floats = (1.0 / (1.0 + (counts.astype(np.float32) / NEW_ITEM_EVENTS) ** 4)).astype(
