@@ -26,6 +26,8 @@ from profiles.release import (
 )
 
 NAME_ALPHABET = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+MAX_NAME = 64
+"""Far beyond our own names, far below what file systems take: a longer one is an error there."""
 
 
 class ReleaseStore:
@@ -87,7 +89,7 @@ class ReleaseStore:
         Raises: ReleaseRefused (bad-name, not-in-store, too-large), ReleaseError if the store
         fails.
         """
-        if not release_id or not set(release_id) <= NAME_ALPHABET:
+        if not 0 < len(release_id) <= MAX_NAME or not set(release_id) <= NAME_ALPHABET:
             raise ReleaseRefused("bad-name", f"{release_id!r} is not the name of a release")
         if self._local is not None:
             target = self._local / release_id

@@ -120,6 +120,7 @@ class Delivery:
             self._room.release()
 
     def _note_changelog(self, source: Source, sent: Sent) -> None:
-        end = sent.ends.get((self._topics.profiles, source.number))
-        if end is not None:
-            source.changelog_end = max(source.changelog_end, end)
+        for topic, partition, count, acknowledged in sent.futures:
+            if (topic, partition) == (self._topics.profiles, source.number):
+                begin = acknowledged.result().offset
+                source.note_changelog(begin, begin + count)

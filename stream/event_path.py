@@ -35,10 +35,16 @@ from stream.due import Owed, choose
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
 
+MAX_SEGMENTS = 1_000
+"""Changelog segments that may wait for the ones before them: many more than are ever in flight."""
+
 
 @dataclass(slots=True)
 class Source:
-    """One assigned partition: its store, and where its events come from."""
+    """One assigned partition: its store, and where its events come from.
+
+    `changelog_end`: the changelog up to there is in the store, by restore or because it is ours.
+    """
 
     number: int
     store: PartitionStore
@@ -50,6 +56,24 @@ class Source:
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from a change on the state thread until its records are queued for Kafka: compaction
     keeps the last record of a user, so the changelog must have the order of the changes."""
+    _own: dict[int, int] = field(default_factory=dict)
+
+    def note_restored(self, end: int) -> None:
+        """The changelog was read up to `end`."""
+        self.changelog_end = max(self.changelog_end, end)
+        self._own.clear()
+
+    def note_changelog(self, begin: int, end: int) -> None:
+        """Our own records stand at `begin` up to `end`; acknowledgements come in any order.
+
+        Over a foreign record the end does not move: whoever wrote it had the partition while we
+        did not, or has lost it and does not know yet.  It is read when the partition opens again.
+        """
+        self._own[begin] = end
+        while (reached := self._own.pop(self.changelog_end, None)) is not None:
+            self.changelog_end = reached
+        if len(self._own) > MAX_SEGMENTS:
+            self._own.clear()
 
     @property
     def topic_key(self) -> int:

@@ -2,8 +2,12 @@
 
 Opening takes: open the local store (a damaged one is set aside and counted), compare the identity
 of the input topic, read the changelog to its end.  Until then the partition is closed: Faust's
-consumer does not fetch it and the worker is not ready.  Rebalances revoke and re-assign
-everything; a partition that comes straight back keeps its open store.
+consumer does not fetch it and the worker is not ready.
+
+Rebalances revoke and re-assign everything.  A partition that comes straight back keeps its open
+store, but it is not believed: a worker that stood still past its session (a suspended machine) had
+lost the partition without knowing, and gets it back the same way.  So what others may have written
+meanwhile is read from the changelog first; of a store that was never away, that is nothing.
 """
 
 from __future__ import annotations
@@ -82,13 +86,15 @@ class Partitions:
         """
         self.assigned = frozenset(numbers)
         self.joined = True
-        for number in [*self._open, *self._opening]:
-            if number not in self.assigned:
-                await self._close(number)
+        # What is being restored begins anew, too: the end it reads to may be an old one.
+        for number in [*self._opening, *(self._open.keys() - self.assigned)]:
+            await self._close(number)
         for number in sorted(self.assigned):
-            if number not in self._open and number not in self._opening:
-                task = asyncio.create_task(self._bring_up(number), name=f"restore-{number}")
-                self._opening[number] = task
+            kept = self._open.pop(number, None)
+            if kept is not None:
+                kept.closed = True
+            task = asyncio.create_task(self._bring_up(number, kept), name=f"restore-{number}")
+            self._opening[number] = task
 
     async def close(self) -> None:
         """Close every store."""
@@ -104,11 +110,11 @@ class Partitions:
             await self._state.run(_close_store, source)
             self._metrics.profiles.labels(str(number)).set(0)
 
-    async def _bring_up(self, number: int) -> None:
+    async def _bring_up(self, number: int, kept: Source | None) -> None:
         started = time.monotonic()
         try:
             try:
-                source = await self._restored(number)
+                source = await (self._restored(number) if kept is None else self._caught_up(kept))
             except StoreCorruptError as error:
                 await self._state.run(self._quarantine, number, str(error))
                 source = await self._restored(number)
@@ -123,38 +129,58 @@ class Partitions:
             "partition open",
             partition=number,
             profiles=source.store.watermark.count,
+            kept=kept is not None,
             seconds=round(time.monotonic() - started, 3),
         )
+
+    async def _caught_up(self, source: Source) -> Source:
+        """A store that stayed open, with what others wrote to the changelog meanwhile."""
+        if self._is_outdated(source.store):
+            await self._state.run(source.store.close)
+            return await self._restored(source.number)
+        try:
+            source.note_restored(await self._read_changelog(source.store, source.number))
+        except BaseException:
+            await asyncio.shield(self._state.run(source.store.close))
+            raise
+        source.closed = False
+        return source
 
     async def _restored(self, number: int) -> Source:
         events = self._topics.events
         store = await self._state.run(self._open_store, number)
         try:
-            watermark = store.watermark
-            known = watermark.topic_ids.get(events)
-            age_s = time.time() - watermark.saved_at
-            if (known is not None and known != self._topic_ids[events]) or (
-                watermark.saved_at and age_s > TOMBSTONES_KEPT_S
-            ):
+            if self._is_outdated(store):
                 # Another topic under the old name, or too old to trust: start from the changelog.
-                log.info("local store set aside", partition=number, age_s=round(age_s))
+                log.info("local store set aside", partition=number)
                 await self._state.run(store.close)
                 await self._state.run(self._discard, number)
                 store = await self._state.run(self._open_store, number)
             await self._state.run(store.check)
-            reached = await restore(
-                store,
-                self._layout,
-                self._broker,
-                self._topics.profiles,
-                number,
-                self._state,
-                self._metrics,
-            )
+            reached = await self._read_changelog(store, number)
         except BaseException:
             await asyncio.shield(self._state.run(store.close))
             raise
         return Source(number, store, events, self._topic_ids[events], changelog_end=reached)
+
+    def _is_outdated(self, store: PartitionStore) -> bool:
+        watermark, events = store.watermark, self._topics.events
+        known = watermark.topic_ids.get(events)
+        is_other = known is not None and known != self._topic_ids[events]
+        age_s = time.time() - watermark.saved_at
+        return is_other or (watermark.saved_at > 0 and age_s > TOMBSTONES_KEPT_S)
+
+    async def _read_changelog(self, store: PartitionStore, number: int) -> int:
+        """Returns: the offset reached."""
+        return await restore(
+            store,
+            self._layout,
+            self._broker,
+            self._topics.profiles,
+            number,
+            self._state,
+            self._metrics,
+        )
 
     def _path(self, number: int) -> Path:
         return self._directory / f"partition-{number}"

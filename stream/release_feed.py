@@ -234,7 +234,10 @@ class ReleaseFeed:
         raise AssertionError("unreachable")
 
     def _open(self, directory: Path, release_id: str) -> Release:
-        release = open_release(directory, self._expected)
+        try:
+            release = open_release(directory, self._expected)
+        except OSError as error:
+            raise ReleaseRefused("unreadable", f"{directory} cannot be read: {error}") from error
         if release.release_id != release_id:
             raise ReleaseRefused("name", f"{directory} holds {release.release_id}")
         check_signature(release.manifest, self._trusted)

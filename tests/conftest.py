@@ -13,6 +13,8 @@ from stream.broker import EmbeddedKafka
 from stream.topic_admin import create_topics
 from tests.deployment import Deployment, deploy
 
+LONG_REPEATS = 20
+
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[EmbeddedKafka]:
@@ -71,3 +73,9 @@ def deployment(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--long`: repeat every fault as often as the long lane does."""
     parser.addoption("--long", action="store_true", help="the long lane of the fault tests")
+
+
+@pytest.fixture
+def repeats(request: pytest.FixtureRequest) -> int:
+    """How often a fault is repeated: once with the whole suite, `LONG_REPEATS` in the long lane."""
+    return LONG_REPEATS if request.config.getoption("--long") else 1

@@ -66,7 +66,8 @@ class WorkerProcess:
             return False
 
     def wait_ready(self) -> None:
-        wait_until("worker ready", self.is_ready)
+        # Its language model imports torch: on a busy machine that takes a minute.
+        wait_until("worker ready", self.is_ready, within_s=3 * WAIT_S)
 
     def metric(self, start: str) -> float:
         """Sum of all samples whose line starts so."""

@@ -152,7 +152,10 @@ def _trace(ledger: Ledger, log: Changelog, user: int, records: list[int], histor
         else:
             same, so_far, points = path.stretches[-1]
             longer = Stretch(user, so_far.begin, events, so_far.start)
-            path.stretches[-1] = (same, longer, [*points, (record, events)])
+            # Of a believed start only the state is known: said again, it is believed again.
+            if so_far.start is None or events > so_far.begin:
+                points = [*points, (record, events)]
+            path.stretches[-1] = (same, longer, points)
         before, release = events, key
     return path
 

@@ -21,12 +21,6 @@ from tests.deployment import Deployment, deploy, make_events, wait_until
 pytestmark = pytest.mark.faults
 
 USERS = 30
-LONG_REPEATS = 20
-
-
-@pytest.fixture
-def repeats(request: pytest.FixtureRequest) -> int:
-    return LONG_REPEATS if request.config.getoption("--long") else 1
 
 
 def _expect(deployment: Deployment, each: int) -> None:

@@ -82,7 +82,8 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     store = cast(PartitionStore, None)  # nothing here reads a profile
-    return Desk(Source(0, store, TOPICS.events, "id"), WorkerMetrics(CollectorRegistry()))
+    source = Source(0, store, TOPICS.events, "id", changelog_end=7)
+    return Desk(source, WorkerMetrics(CollectorRegistry()))
 
 
 async def settle() -> None:
@@ -99,15 +100,15 @@ async def test_acknowledgements_that_arrive_out_of_order_are_passed_on_in_order(
     desk: Desk,
 ) -> None:
     first, second, third = [await desk.follow(name) for name in (1, 2, 3)]
-    third.set_result(accepted(30))
-    second.set_result(accepted(20))
+    third.set_result(accepted(9))
+    second.set_result(accepted(8))
     await settle()
     assert desk.acked == []
-    first.set_result(accepted(10))
+    first.set_result(accepted(7))
     await desk.delivery.drained()
     assert desk.acked == [1, 2, 3]
     assert desk.delivery.in_flight == 0
-    assert desk.source.changelog_end == 31
+    assert desk.source.changelog_end == 10
     assert not desk.failures
 
 
@@ -196,14 +197,32 @@ async def test_a_change_sends_the_changelog_before_the_recommendation_and_awaits
     assert len(desk.publisher.futures) == 2
 
 
-async def test_a_delivered_changelog_moves_the_end_forward_only(desk: Desk) -> None:
-    for offset in (7, 3):
+@pytest.mark.parametrize(
+    ("acknowledged", "end"),
+    [
+        ([(7, 9), (9, 10)], 10),
+        ([(9, 10), (7, 9)], 10),  # out of order
+        ([(7, 9), (3, 5)], 9),
+        ([(8, 10), (10, 12)], 7),  # somebody else wrote record 7
+        ([(7, 8), (9, 12)], 8),
+    ],
+)
+async def test_the_end_of_the_changelog_moves_over_our_own_records_only(
+    desk: Desk, acknowledged: list[tuple[int, int]], end: int
+) -> None:
+    for begin, after in acknowledged:
+        messages = [Message(b"u", None)] * (after - begin)
         delivering = asyncio.create_task(
-            desk.delivery.change(
-                desk.source, made(Outcome([Message(b"u", b"1"), Message(b"v", None)], []))
-            )
+            desk.delivery.change(desk.source, made(Outcome(messages, [])))
         )
         await settle()
-        desk.publisher.futures[-1].set_result(accepted(offset))
+        desk.publisher.futures[-1].set_result(accepted(begin))
         await delivering
-        assert desk.source.changelog_end == 9
+    assert desk.source.changelog_end == end
+
+
+def test_what_was_restored_counts_as_known_whoever_wrote_it(desk: Desk) -> None:
+    desk.source.note_changelog(8, 10)
+    desk.source.note_restored(10)
+    desk.source.note_changelog(10, 11)
+    assert desk.source.changelog_end == 11

@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -84,7 +85,12 @@ class Watched(asyncio.Event):
 class Bench:
     """A release feed over a real store directory, with the network and the model faked."""
 
-    def __init__(self, directory: Path, exact_items: int = 1000) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        exact_items: int = 1000,
+        trusted: Sequence[Ed25519PublicKey] = (),
+    ) -> None:
         self.catalog = Catalog()
         for item in make_items(6):
             self.catalog.put(item)
@@ -111,7 +117,7 @@ class Bench:
             self.path,
             self.store,
             EXPECTED,
-            (),
+            trusted,
             LAYOUT.seen_bytes,
             catalogue,
             Indexer(self.path, self.state, self.metrics, exact_items),
