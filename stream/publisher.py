@@ -131,7 +131,8 @@ class Publisher:
     ) -> None:
         """Send records to their dead-letter topic: original key and value, reason in headers."""
         messages = [
-            Message(letter.record.key, letter.record.value, _headers(letter)) for letter in dead
+            Message(letter.record.key, letter.record.value, _headers(letter, topic, partition))
+            for letter in dead
         ]
         await self.send(sent, self._topics.dlq(topic), partition, messages)
 
@@ -150,13 +151,13 @@ class Publisher:
         return await acknowledged
 
 
-def _headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+def _headers(letter: DeadLetter, topic: str, partition: int) -> list[tuple[str, bytes]]:
     """Kafka Connect's own names, which dead-letter tools know."""
     record = letter.record
     return [
         *record.headers,
-        ("__connect.errors.topic", record.topic.encode()),
-        ("__connect.errors.partition", str(record.partition).encode()),
+        ("__connect.errors.topic", topic.encode()),
+        ("__connect.errors.partition", str(partition).encode()),
         ("__connect.errors.offset", str(record.offset).encode()),
         ("__connect.errors.exception.class.name", letter.reason.encode()),
         ("__connect.errors.exception.message", letter.detail.encode("utf-8", "backslashreplace")),

@@ -1,13 +1,18 @@
-"""A chunk is committed as a whole, and only after all chunks before it."""
+"""A chunk holds its records as they were parsed, and is committed whole, after those before it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from stream.chunks import ChunkConsumer
+from stream.chunks import ChunkConsumer, Record, _AsParsed
 
 pytestmark = pytest.mark.unit
 
@@ -65,3 +70,23 @@ def test_chunks_cut_anew_after_a_rebalance_may_overlap() -> None:
     consumer = make_consumer(10, [(10, 19), (10, 15), (16, 25)])
     acknowledge(consumer, 15, 19, 25)
     assert consumer._new_offset(PLACE) == 26
+
+
+def test_fetched_records_are_not_made_anew() -> None:
+    batch = BatchBuilder(10_000, 0)
+    batch.append(timestamp=1000, key=b"ann", value=b"{}", headers=[("ce_id", b"e1")])
+    batch.append(timestamp=2000, key=b"ben", value=None)
+    content = MemoryRecords(bytes(batch._build()))
+    parsed = PartitionRecords(PLACE, content, [], 0, None, None, True, READ_UNCOMMITTED)
+    # An error stands in the same place and has no records.
+    fetched = _AsParsed(
+        {PLACE: SimpleNamespace(_partition_records=parsed), TP("events", 1): object()}
+    )
+
+    records: list[Record] = list(fetched[PLACE]._partition_records)
+    assert not any(isinstance(record, ConsumerRecord) for record in records)
+    assert [(one.offset, one.timestamp, one.key, one.value) for one in records] == [
+        (0, 1000, b"ann", b"{}"),
+        (1, 2000, b"ben", None),
+    ]
+    assert [list(one.headers) for one in records] == [[("ce_id", b"e1")], []]
