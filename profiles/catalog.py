@@ -28,7 +28,7 @@ class Catalog:
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._available = np.zeros(1024, dtype=np.bool_)
-        self._order: Rows | None = None
+        self._sorted: tuple[Keys, Rows] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -59,7 +59,7 @@ class Catalog:
             self.items.append(item)
             self.rows[item.item_id] = row
             self._keys[row] = key64(item.item_id)
-            self._order = None
+            self._sorted = None
             changed = True
         else:
             changed = int(self._text_keys[row]) != text_key
@@ -89,10 +89,10 @@ class Catalog:
         """Rows of items by key, -1 where the catalogue has none.  Any shape."""
         if not len(self):
             return np.full(keys.shape, -1, dtype=np.intp)
-        if self._order is None:
-            self._order = np.argsort(self.keys, kind="stable")
-        order = self._order
-        sorted_keys = self.keys[order]
+        if self._sorted is None:
+            order = np.argsort(self.keys, kind="stable")
+            self._sorted = self.keys[order], order
+        sorted_keys, order = self._sorted
         at = np.minimum(np.searchsorted(sorted_keys, keys), len(order) - 1)
         found: Rows = np.where(sorted_keys[at] == keys, order[at], -1)
         return found
