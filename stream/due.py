@@ -114,6 +114,7 @@ def choose(
     last = np.full(len(users), -1, dtype=np.intp)
     last[batch.users[applied.applied]] = applied.applied
     moved = np.flatnonzero(last >= 0)
+    moved = moved[np.argsort(last[moved])]  # in order of arrival: so they will be flushed
     due_s = records["emit_ms"][moved] / 1000.0 + settings.user_interval_s
     is_now = np.full(len(moved), not is_holding) & (due_s <= now_s)
     waits, at_of = moved[~is_now], last[moved[~is_now]]
