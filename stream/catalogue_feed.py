@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from profiles.events import Item, check_key, check_size, decode_item
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
 from stream.broadcast import Broadcast
-from stream.chunks import Chunk, Record
+from stream.chunks import Chunk, Parsed
 from stream.codecs import DeadLetter
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
@@ -95,7 +96,7 @@ class CatalogueFeed:
                 self._metrics.items_encoded.inc(len(texts))
                 await self._state.run(space.set_text_vectors, rows, vectors, keys)
 
-    def _apply(self, records: list[Record]) -> list[DeadLetter]:
+    def _apply(self, records: Sequence[Parsed]) -> list[DeadLetter]:
         dead: list[DeadLetter] = []
         catalog = self._path.catalog
         for record in records:
@@ -114,7 +115,7 @@ class CatalogueFeed:
         return dead
 
 
-def _decode(record: Record) -> Item:
+def _decode(record: Parsed) -> Item:
     assert record.value, "tombstones were handled before"
     item = decode_item(record.value)
     if record.key != check_key(item.item_id):

@@ -21,18 +21,23 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 # Any: Faust's and aiokafka's own signatures below are untyped or typed as Any.
 
 
-class Record(Protocol):
+Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
+"""aiokafka's own record, as those get it who read a topic outside the group."""
+
+
+class Parsed(Protocol):
     """A record as it was parsed; what its topic and partition are, its chunk knows."""
 
     @property
@@ -69,7 +74,7 @@ class Chunk:
 
     topic: str
     partition: int
-    records: list[Record]
+    records: Sequence[Parsed]
     end: int
 
 
@@ -97,7 +102,7 @@ class _AsParsed(OrderedDict[TP, Any]):
         super().__setitem__(place, fetched)
 
 
-def _as_parsed(place: TP, record: Record) -> Record:
+def _as_parsed(place: TP, record: Parsed) -> Parsed:
     return record
 
 
@@ -179,7 +184,7 @@ class ChunkConsumer(driver.Consumer):
             if not self.transport.app.should_stop:
                 raise
 
-    async def _deliver(self, tp: TP, records: list[Record]) -> None:
+    async def _deliver(self, tp: TP, records: Sequence[Parsed]) -> None:
         # Faust's read offset, in our hands, is always the next one to read.
         following = self._read_offset.get(tp)
         if following is not None:
@@ -194,7 +199,7 @@ class ChunkConsumer(driver.Consumer):
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         self._read_offset[tp] = last + 1
 
-    def _to_chunk(self, tp: TP, records: list[Record]) -> ConsumerMessage:
+    def _to_chunk(self, tp: TP, records: Sequence[Parsed]) -> ConsumerMessage:
         last = records[-1]
         end = self.highwater(tp) or last.offset + 1
         self.app.monitor.track_tp_end_offset(tp, end)

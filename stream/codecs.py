@@ -11,7 +11,7 @@ is one event, and of that `_judge` alone decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from profiles.events import (
     check_size,
     parse_event,
 )
-from stream.chunks import Record
+from stream.chunks import Parsed
 
 MAX_KEPT_VALUE = 60_000.0
 """What float16, which the history keeps, can hold.  The model clips far below this."""
@@ -39,7 +39,7 @@ MAX_KEPT_VALUE = 60_000.0
 class DeadLetter:
     """A record that could not be used, with its original bytes (`record`) and why."""
 
-    record: Record
+    record: Parsed
     reason: str
     detail: str
 
@@ -49,7 +49,7 @@ class Decoded:
     """Well-formed events of a chunk, each with the record it came from and its user's key."""
 
     events: list[Event]
-    records: list[Record]
+    records: Sequence[Parsed]
     users: list[bytes]
     dead: list[DeadLetter]
 
@@ -63,10 +63,10 @@ class Rules:
     max_ahead_s: float
 
 
-def decode_chunk(records: list[Record], rules: Rules, now_s: float) -> Decoded:
+def decode_chunk(records: Sequence[Parsed], rules: Rules, now_s: float) -> Decoded:
     """Decode and check every record of a chunk."""
     events: list[Event] = []
-    parsed: list[Record] = []
+    parsed: list[Parsed] = []
     dead: list[DeadLetter] = []
     max_bytes = rules.max_bytes
     for record in records:
@@ -103,7 +103,7 @@ def decode_chunk(records: list[Record], rules: Rules, now_s: float) -> Decoded:
 
 
 def _looks_good(
-    events: list[Event], records: list[Record], users: list[bytes], rules: Rules, now_s: float
+    events: list[Event], records: Sequence[Parsed], users: list[bytes], rules: Rules, now_s: float
 ) -> bool:
     """Whether `_judge` would pass every event; False also where it only might not."""
     if not events:
@@ -122,7 +122,7 @@ def _looks_good(
     )
 
 
-def _judge(event: Event, record: Record, rules: Rules, now_s: float) -> None:
+def _judge(event: Event, record: Parsed, rules: Rules, now_s: float) -> None:
     """Raises: BadMessage with what is wrong with an event."""
     check_event(event, now_s=now_s, max_ahead_s=rules.max_ahead_s)
     check_user_key(record, event.user_id)
@@ -138,7 +138,7 @@ def _only(decoded: Decoded, keep: list[int]) -> Decoded:
     )
 
 
-def check_user_key(record: Record, user_id: str) -> bytes:
+def check_user_key(record: Parsed, user_id: str) -> bytes:
     """The record's key, which must be the user's id: it decides the partition, so the order.
 
     Raises: BadMessage (wrong-key, bad-text).

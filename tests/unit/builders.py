@@ -171,7 +171,7 @@ def make_record(
         key = value.user_id if key is None else key
         value = encode(value)
     raw = key.encode() if isinstance(key, str) else key
-    record: Record = ConsumerRecord(
+    return ConsumerRecord(
         topic=topic,
         partition=partition,
         offset=offset,
@@ -184,7 +184,6 @@ def make_record(
         serialized_value_size=len(value or b""),
         headers=(),
     )
-    return record
 
 
 def make_batch(catalog: Catalog, events: Sequence[tuple[int, int, Event]]) -> Batch:

@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from stream.chunks import ChunkConsumer, Record, _AsParsed
+from stream.chunks import ChunkConsumer, Parsed, _AsParsed
 
 pytestmark = pytest.mark.unit
 
@@ -83,7 +83,7 @@ def test_fetched_records_are_not_made_anew() -> None:
         {PLACE: SimpleNamespace(_partition_records=parsed), TP("events", 1): object()}
     )
 
-    records: list[Record] = list(fetched[PLACE]._partition_records)
+    records: list[Parsed] = list(fetched[PLACE]._partition_records)
     assert not any(isinstance(record, ConsumerRecord) for record in records)
     assert [(one.offset, one.timestamp, one.key, one.value) for one in records] == [
         (0, 1000, b"ann", b"{}"),
