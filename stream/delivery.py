@@ -1,7 +1,8 @@
 """What is on its way: chunks whose outputs Kafka has not acknowledged yet.
 
-Chunks of one partition are acknowledged to Faust strictly in order, as they are committed (see
-`stream.chunks`).
+Chunks of one partition are acknowledged to Faust strictly in order.  That order is not cosmetic:
+where nothing is committed yet, a later chunk acknowledged first would be committed past an earlier
+one (see `stream.chunks`).
 """
 
 from __future__ import annotations
