@@ -19,9 +19,10 @@ from fastapi import FastAPI
 from profiles.config import ApiSettings, Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
-from stream.api.app import Parts, create_app
+from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
+from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from stream.client import AsyncDriftline
 

@@ -19,9 +19,10 @@ from starlette.responses import Response, StreamingResponse
 
 from profiles.config import Settings
 from profiles.events import Id, ReleaseNotice
-from stream.api.app import UserId, json_body, json_response
+from stream.api.bodies import json_body, json_response
 from stream.api.guard import problem
 from stream.api.read_model import ReadModel
+from stream.api.reads import UserId
 from stream.console.live import Live
 from stream.console.signs import Signs
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from profiles.config import Settings
 from profiles.topics import Topics
-from stream.api.app import Parts, create_app
+from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
+from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from stream.api.serve import address, open_port, run_server
 from stream.client import AsyncDriftline

@@ -27,8 +27,9 @@ from profiles.events import (
 )
 from profiles.state import RecordLayout, empty_records, encode_records
 from profiles.topics import Topics
-from stream.api.app import Parts, create_app
+from stream.api.app import create_app
 from stream.api.guard import Policy
+from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from tests.unit.builders import make_record
 

@@ -13,7 +13,8 @@ from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from profiles.config import Settings
-from stream.api.app import Parts, create_app
+from stream.api.app import create_app
+from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from tests.unit.test_api import TOKEN, FakeClient, with_api
 

@@ -17,7 +17,8 @@ from profiles.config import Settings
 from profiles.errors import ReleaseError
 from profiles.events import OutcomeCell, OutcomeWindow, Recommendation, ReleaseNotice, encode
 from profiles.topics import Topics
-from stream.api.app import Parts, create_app
+from stream.api.app import create_app
+from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from stream.console.gauges import Figures, Gauges
 from stream.console.live import KEPT, Live, Moment
