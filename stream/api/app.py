@@ -72,10 +72,15 @@ def openapi_document() -> dict[str, Any]:  # Any: an OpenAPI document
 def _health(parts: Parts) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/livez", summary="Does the process run", response_class=PlainTextResponse)
-    async def livez() -> str:
-        """Always ok: a process that answers is alive."""
-        return "ok\n"
+    @router.get(
+        "/livez",
+        summary="Does the process do its work",
+        response_class=PlainTextResponse,
+        responses={503: {"description": "No; only a restart can mend it"}},
+    )
+    async def livez() -> Response:
+        """503 with the reason in one line when the topics are not followed any more."""
+        return _probed(parts.why_not_live())
 
     @router.get(
         "/readyz",
@@ -85,10 +90,13 @@ def _health(parts: Parts) -> APIRouter:
     )
     async def readyz() -> Response:
         """503 with the reason in one line until the topics have been read to their ends."""
-        reason = parts.why_not_ready()
-        return PlainTextResponse(f"{reason or 'ok'}\n", 503 if reason else 200)
+        return _probed(parts.why_not_ready())
 
     return router
+
+
+def _probed(reason: str | None) -> Response:
+    return PlainTextResponse(f"{reason or 'ok'}\n", 503 if reason else 200)
 
 
 class _Anything(Convertor[str]):

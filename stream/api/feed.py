@@ -71,10 +71,14 @@ class Feed:
         finally:
             await consumer.stop()
 
+    def why_not_live(self) -> str | None:
+        """None while it reads."""
+        return None if self.failure is None else f"reading has ended: {self.failure!r}"
+
     def why_not_ready(self) -> str | None:
         """None when everything that stood in the topics at the start has been taken in."""
         if self.failure is not None:
-            return f"reading has ended: {self.failure!r}"
+            return self.why_not_live()
         left = sorted({place.topic for place in self._goals})
         return f"reading {', '.join(left)}" if left else None
 

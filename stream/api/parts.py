@@ -38,9 +38,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the routes stand on."""
+    """What the routes stand on.  `why_not_live`: what only a restart can mend."""
 
     settings: Settings
     model: ReadModel
     client: Client
     why_not_ready: Why
+    why_not_live: Why = lambda: None

@@ -77,7 +77,7 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
         AsyncDriftline(settings) as client,
         Feed.opened(settings.broker, model.sources, model.take) as feed,
     ):
-        app = create_app(Parts(settings, model, client, feed.why_not_ready))
+        app = create_app(Parts(settings, model, client, feed.why_not_ready, feed.why_not_live))
         with open_port(settings.api) as listener:
             told(f"driftline's API listens on {address(settings.api.host, listener)}/openapi.json")
             await run_server(app, listener)

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from profiles.broker_access import security_options
 from profiles.config import BrokerSettings
@@ -24,6 +24,7 @@ from stream.outbox import connect, topic_partitions
 
 REMEMBERED = 10_000
 POLL_MS = 500
+READ_AGAIN_S = 1.0
 
 
 @asynccontextmanager
@@ -35,7 +36,6 @@ async def open_reader(
     Without a group: the end of every partition, now.  Raises: BrokerError, TopicError.
     """
     consumer = AIOKafkaConsumer(
-        *([topic] if group else []),
         bootstrap_servers=broker.bootstrap,
         group_id=group,
         enable_auto_commit=False,
@@ -47,15 +47,33 @@ async def open_reader(
         partitions = await topic_partitions(consumer._client, topic)
         if group is None:
             consumer.assign([TopicPartition(topic, number) for number in partitions[topic]])
-        while not consumer.assignment():
-            await consumer.getmany(timeout_ms=50)  # another member may hold all for a moment
+        else:
+            assigned = _Assigned()
+            consumer.subscribe([topic], listener=assigned)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(assigned.event.wait(), broker.connect_timeout_s)
         for place in consumer.assignment():
-            await consumer.position(place)
+            with suppress(IllegalStateError):  # the group has been divided anew meanwhile
+                await consumer.position(place)
         yield consumer
     except KafkaError as error:
         raise BrokerError(f"topic {topic} cannot be read: {error!r}") from error
     finally:
         await consumer.stop()
+
+
+class _Assigned(ConsumerRebalanceListener):
+    """Is set when the group has given us our share, which may be none."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Nothing is kept by partition."""
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """The group has been divided."""
+        self.event.set()
 
 
 class Subscription:
@@ -87,7 +105,8 @@ class Subscription:
             try:
                 if self._commits and self._given:
                     # Whoever asks for more is done with what was handed out.
-                    await self._consumer.commit()
+                    with suppress(CommitFailedError):  # now another member's, who reads it again
+                        await self._consumer.commit()
                     self._given = False
                 fetched = await self._consumer.getmany(timeout_ms=int(left_s * 1000) + 1)
             except KafkaError as error:
@@ -162,19 +181,24 @@ class AnswerDesk:
 
     async def _read(self) -> None:
         """Everybody's recommendations pass here: only those of a user who waits are decoded."""
-        try:
-            while True:
-                for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
-                    for record in records:
-                        if record.key in self._waiting and record.value:
-                            self._hand_over(record)
-        except KafkaError as error:
-            broken = BrokerError(f"answers cannot be read: {error!r}")
-            for requests in self._waiting.values():
-                for waiting in requests.values():
-                    if not waiting.done():
-                        waiting.set_exception(broken)
-            self._waiting.clear()
+        while True:
+            try:
+                fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+            except KafkaError as error:
+                self._fail(BrokerError(f"answers cannot be read: {error!r}"))
+                await asyncio.sleep(READ_AGAIN_S)
+                continue
+            for records in fetched.values():
+                for record in records:
+                    if record.key in self._waiting and record.value:
+                        self._hand_over(record)
+
+    def _fail(self, error: BrokerError) -> None:
+        """Everybody who waits hears of it."""
+        for requests in self._waiting.values():
+            for waiting in requests.values():
+                if not waiting.done():
+                    waiting.set_exception(error)
 
     def _hand_over(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
         with suppress(BadMessage):

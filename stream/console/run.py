@@ -54,7 +54,9 @@ async def _run(settings: Settings, desk: Desk, told: Callable[[str], None]) -> N
         Gauges.opened(settings) as gauges,
     ):
         router = console_router(ConsoleParts(settings, model, signs, live, desk))
-        app = create_app(Parts(settings, model, client, feed.why_not_ready), router)
+        app = create_app(
+            Parts(settings, model, client, feed.why_not_ready, feed.why_not_live), router
+        )
         with open_port(settings.api) as listener:
             looking = asyncio.create_task(live.run(gauges))
             try:

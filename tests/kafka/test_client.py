@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from profiles.errors import BadMessage, NoAnswerError
-from profiles.events import Filters, Item, Receipt, decode_json
+from profiles.events import Filters, Item, Receipt, Recommendation, decode_json, encode
 from stream.client import AsyncDriftline, Driftline
 from tests.deployment import Deployment, make_events, wait_until
 
@@ -43,6 +44,30 @@ def test_an_application_produces_declares_asks_subscribes_and_erases(
             return {decode_json(record.value, Receipt).erasure_id for record in records}
 
         wait_until("a receipt", lambda: receipts() == {erasure})
+
+
+async def test_a_group_goes_on_where_it_was(deployment: Deployment) -> None:
+    async with AsyncDriftline(deployment.settings) as client:
+
+        async def hear(*outputs: str) -> list[str]:
+            """A member of the group that ends after the next output."""
+            async with client.subscribe(group="shop") as recommendations:
+                for output in outputs:
+                    value = encode(
+                        Recommendation(output, "ann", [], "r", "r", 1, "event", "e", 0, 0, 1.0)
+                    )
+                    await asyncio.to_thread(
+                        deployment.send, deployment.topics.recommendations, "ann", value
+                    )
+                found = await recommendations.next(timeout_s=30.0)
+                assert found is not None
+                await recommendations.next(timeout_s=0.1)  # asking for more: done with the first
+                return [found.output_id]
+
+        assert await hear("o1") == ["o1"]
+        value = encode(Recommendation("o2", "ann", [], "r", "r", 1, "event", "e", 0, 1, 2.0))
+        await asyncio.to_thread(deployment.send, deployment.topics.recommendations, "ann", value)
+        assert await hear() == ["o2"]
 
 
 async def test_without_a_worker_a_request_times_out_and_says_what_to_look_at(

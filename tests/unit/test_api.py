@@ -234,11 +234,15 @@ def test_what_kafka_and_workers_do_not_do_is_said(
     assert (answer.status_code, answer.json()["message"]) == (status, str(error))
 
 
-def test_readiness_says_what_is_missing(model: ReadModel, client: FakeClient) -> None:
+def test_probes_say_what_is_missing_and_what_only_a_restart_can_mend(
+    model: ReadModel, client: FakeClient
+) -> None:
     app = create_app(Parts(SETTINGS, model, client, lambda: "reading items"))
     http = TestClient(app, base_url="http://localhost")
     assert (http.get("/readyz").status_code, http.get("/readyz").text) == (503, "reading items\n")
     assert http.get("/livez").text == "ok\n"
+    broken = create_app(Parts(SETTINGS, model, client, lambda: None, lambda: "reading has ended"))
+    assert TestClient(broken, base_url="http://localhost").get("/livez").status_code == 503
 
 
 def with_api(settings: Settings, token: str | None = None, **api: object) -> Settings:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 
 from profiles.config import BrokerSettings, Settings
 from profiles.errors import BadMessage, BrokerError, NoAnswerError, SettingsError
@@ -148,16 +148,21 @@ def test_a_client_that_is_not_open_says_so() -> None:
 class FakeConsumer:
     """Hands out batches of records, then nothing."""
 
-    def __init__(self, *batches: list[Any]) -> None:
+    def __init__(self, *batches: list[Any], error: KafkaError | None = None) -> None:
         self.batches = list(batches)
         self.commits = 0
+        self.error = error
 
     async def getmany(self, timeout_ms: int) -> dict[str, list[Any]]:
         await asyncio.sleep(0)
+        if isinstance(self.error, KafkaTimeoutError):
+            raise self.error
         return {"place": self.batches.pop(0)} if self.batches else {}
 
     async def commit(self) -> None:
         self.commits += 1
+        if isinstance(self.error, CommitFailedError):
+            raise self.error
 
 
 def answered(user: str, output: str, cause_id: str = "r1", cause: str = "request") -> Any:
@@ -187,6 +192,24 @@ async def test_a_group_commits_a_batch_only_when_more_is_asked_for() -> None:
     assert consumer.commits == 0
     await anext(subscription)
     assert consumer.commits == 1
+
+
+async def test_a_commit_that_comes_after_a_rebalance_does_no_harm() -> None:
+    consumer = FakeConsumer(
+        [answered("ann", "o1")], [answered("b", "o2")], error=CommitFailedError()
+    )
+    subscription = Subscription(cast(AIOKafkaConsumer, consumer), None, group=True)
+    assert [(await anext(subscription)).output_id for _ in range(2)] == ["o1", "o2"]
+
+
+async def test_who_waits_hears_that_answers_cannot_be_read() -> None:
+    consumer = FakeConsumer(error=KafkaTimeoutError("gone"))
+    desk = AnswerDesk(cast(AIOKafkaConsumer, consumer))
+    place = desk.expect("ann", "r1")
+    reading = asyncio.create_task(desk._read())
+    with pytest.raises(BrokerError, match="answers cannot be read"):
+        await desk.answer("ann", "r1", place, 5.0)
+    reading.cancel()
 
 
 async def test_an_answer_reaches_the_request_it_is_for_and_a_missing_one_times_out() -> None:
