@@ -62,7 +62,7 @@ async def open_reader(
         await consumer.stop()
 
 
-class _Assigned(ConsumerRebalanceListener):
+class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
     """Is set when the group has given us our share, which may be none."""
 
     def __init__(self) -> None:
