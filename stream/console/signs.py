@@ -32,6 +32,8 @@ WINDOWS = 20_000
 """Windows of outcomes that are read at the start: some hours of a few workers."""
 QUALITY_S = 60.0
 """Live quality is that of the windows that ended in the last so many seconds."""
+LEAST_EVENTS = 20
+"""Of fewer events no quality is told: it would jump between nothing and much."""
 LETTERS = 200
 PREVIEW = 2_000
 QUEUED = 100
@@ -121,7 +123,7 @@ class Signs:
         return [
             Quality(name, int(events), gain / events, hits / events)
             for name, (events, gain, hits) in sorted(sums.items())
-            if events
+            if events >= LEAST_EVENTS
         ]
 
     def dead_letters(self) -> DeadLetters:

@@ -95,12 +95,13 @@ def test_live_quality_is_that_of_the_last_minute_by_release(signs: Signs) -> Non
         [
             window("r1", NOW_S - 300, 100, 99.0),
             window("r1", NOW_S - 30, 10, 1.0),
-            window("r2", NOW_S - 20, 10, 2.0),
+            window("r2", NOW_S - 20, 40, 8.0),
+            window("r3", NOW_S - 20, 5, 5.0),
             window("r1", NOW_S - 10, 10, 3.0),
         ],
     )
     found = {each.release_id: (each.events, each.ndcg10) for each in signs.quality(NOW_S)}
-    assert found == {"r1": (20, 0.2), "r2": (10, 0.2)}
+    assert found == {"r1": (20, 0.2), "r2": (40, 0.2)}, "r3 has too few events"
 
 
 def test_dead_letters_are_told_with_reason_and_payload_and_bounded(

@@ -5,11 +5,11 @@ import { t } from "./words.js";
 const HEIGHT = 190, LEFT = 44, BOTTOM = 18, TOP = 8;
 const COLOURS = ["var(--accent)", "var(--second)", "var(--third)", "var(--soft)"];
 
-/** The next round number: 1, 2 or 5 times a power of ten. */
+/** The next round number. */
 function ceiling(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 /** A card with a title; `draw(times, lines)` with lines of {name, values}, null where none. */
@@ -32,7 +32,7 @@ export function chart(title, digits = 0, note = "") {
     const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
     const marks = [0, 0.5, 1].flatMap((part) => [
       svg("line", { class: "grid", x1: LEFT, x2: width - 4, y1: y(part * top), y2: y(part * top) }),
-      svg("text", { x: LEFT - 6, y: y(part * top) + 4, "text-anchor": "end" }, number(part * top, part * top < 10 ? Math.max(digits, top < 4 ? 2 : 0) : 0)),
+      svg("text", { x: LEFT - 6, y: y(part * top) + 4, "text-anchor": "end" }, number(part * top, part * top < 10 ? Math.max(digits, top < 10 ? 1 : 0) : 0)),
     ]);
     const ago = svg("text", { x: LEFT, y: HEIGHT - 3 }, `−${number(span)} s`);
     const paths = lines.map((line, index) => {

@@ -4,6 +4,7 @@ import { ask } from "./server.js";
 import { t } from "./words.js";
 import { confirm } from "./confirm.js";
 
+const figure = (value) => number(value, Number.isInteger(value) ? 0 : 4);
 const BAD = ["refused", "rolled-back", "erased"];
 
 export function releasesPage(main, path, ended) {
@@ -43,8 +44,8 @@ export function releasesPage(main, path, ended) {
         el("div", { class: "scroll" }, el("table", {},
           el("thead", {}, el("tr", {}, el("th", {}, ""), el("th", { class: "number" }, short(notice.release_id)), el("th", { class: "number" }, parent ? short(parent.release_id) : t("parent")))),
           el("tbody", {}, names.map((name) => el("tr", {}, el("td", { class: "code" }, name),
-            el("td", { class: "number" }, number(notice.metrics[name], 4)),
-            el("td", { class: "number" }, number(parent?.metrics?.[name], 4)))))))) : null);
+            el("td", { class: "number" }, figure(notice.metrics[name])),
+            el("td", { class: "number" }, figure(parent?.metrics?.[name])))))))) : null);
   }
 
   async function promote(notice) {
