@@ -267,7 +267,7 @@ class LearnerSettings(BaseModel):
         0.1, ge=0, lt=1, description="share of each target spread over the catalogue"
     )
     new_item_gain: float = Field(
-        2.0, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
+        1.5, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
     )
     clip_norm: float = Field(1.0, gt=0)
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")

@@ -200,7 +200,7 @@ FIRST: Settings = {
     "head_lr": 3e-3,
     "dropout": 0.2,
     "weight_decay": 0.01,
-    "batch_users": 64,
+    "batch_users": 32,
     "lora_steps": 40,
     "lora_lr": 2e-4,
 }
