@@ -33,8 +33,7 @@ from benchmarks.offline.ranking import ranks
 from learner.language import LanguageModel
 from learner.round_types import Candidate
 from profiles.config import ModelSettings
-from profiles.head import embed_interests
-from profiles.updater import profile_at_start
+from profiles.updater import interest_move, profile_at_start
 
 DECLARED_ITEMS = 5
 DECLARED_GENRES = 3
@@ -149,9 +148,7 @@ def our_scores(candidate: Candidate, newcomers: Newcomers) -> dict[str, Floats]:
     start = profile_at_start(head, len(newcomers.declared))
     queries = {"no_profile": start}
     for kind, said in newcomers.texts.items():
-        queries[f"declared, {kind}"] = start + embed_interests(
-            head, candidate.language.encode(said)
-        )
+        queries[f"declared, {kind}"] = start + interest_move(head, candidate.language.encode(said))
     return {
         name: query * head.score_scale[0] @ items.vectors.T + items.bias
         for name, query in queries.items()

@@ -240,12 +240,3 @@ def embed_items(head: Head, text: Floats, ids: Floats, counts: Floats) -> Floats
     out: Floats = layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)
     out *= longer[:, None]
     return out
-
-
-def embed_interests(head: Head, text: Floats) -> Floats:
-    """What a user says about herself, as a direction among items.  Shapes: (B, T) -> (B, D).
-
-    Unlike a new item's vector it neither asks for the unknown nor reaches further.
-    """
-    mixed = text @ head.text_weight + head.text_bias
-    return layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)

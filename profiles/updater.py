@@ -20,8 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats, Head, gap_features, layer_norm, sigmoid, silu
+from profiles.head import (
+    GAP_FEATURES,
+    Floats,
+    Head,
+    embed_items,
+    gap_features,
+    layer_norm,
+    sigmoid,
+    silu,
+)
 
+KNOWN_ITEM_EVENTS = 200.0
+"""So many events stand behind the item that a declared interest is taken for: none asks for the
+unknown, and a new item's vector is longer than others (`learner.new_item_gain`)."""
 VALUE_CLIP = 10.0
 """Event values are clipped to ±10 before the model sees them; raw ones stay in the history."""
 
@@ -92,7 +104,11 @@ def advance(head: Head, state: Floats, steps: Steps) -> tuple[Floats, Floats]:
 
     Shapes: state (B, L, D), steps of shape (B,) -> state (B, L, D), profile (B, D), float32.
     """
-    x, gaps = _inputs(head, steps)
+    return _move(head, state, *_inputs(head, steps))
+
+
+def _move(head: Head, state: Floats, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
+    """What an event brings, through all blocks.  Shapes: x (B, D), gaps (B, 4); as `advance`."""
     new_state = np.empty_like(state)
     for layer in range(head.shape.layers):
         gate, candidate = _gate_and_candidate(head, layer, x, gaps)
@@ -136,3 +152,20 @@ def profile_at_start(head: Head, users: int) -> Floats:
     for layer in range(head.shape.layers):
         x = _block_output(head, layer, x, np.repeat(head.start[layer][None], users, axis=0))
     return layer_norm(x, head.final_gain, head.final_bias)
+
+
+def interest_move(head: Head, text: Floats) -> Floats:
+    """How a declared interest moves the profile of a user who has done nothing yet.
+
+    It is read as an event on a well-known item of that text, without action, value or time: the
+    model has learned where such an event leads.  The text's own vector, added to the profile, was
+    worse than no interest at all (docs/decisions/0018-declared-interests.md).
+    Shapes: text (B, T) -> (B, D), to be added to the profile.
+    """
+    users, d = len(text), head.shape.dim
+    known = np.full(users, KNOWN_ITEM_EVENTS, np.float32)
+    x = embed_items(head, text, np.zeros((users, d), np.float32), known)
+    nothing = np.zeros((users, GAP_FEATURES), np.float32)
+    _, profile = _move(head, start_state(head, users), x, nothing)
+    moved: Floats = profile - profile_at_start(head, users)
+    return moved

@@ -22,13 +22,14 @@ from profiles.applying import Applied, Batch
 from profiles.catalog import Catalog, Rows
 from profiles.config import ServingSettings
 from profiles.events import Request, key64
-from profiles.head import Floats, embed_interests
+from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
 from profiles.store import PartitionStore
+from profiles.updater import interest_move
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import Decoded, to_batch
 from stream.due import Owed, choose
@@ -256,7 +257,7 @@ class EventPath:
         loaded = self.load(source.store, names)
         mine = [arm for arm in self.arms(names) if arm.space is space]
         rebuild_stale(loaded.records, mine, self.catalog)
-        vectors = embed_interests(space.head, texts)
+        vectors = interest_move(space.head, texts)
         declared = np.array([bool(text) for _, text in users])
         loaded.records["interest"] = np.where(declared[:, None], vectors, 0.0)
         loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))

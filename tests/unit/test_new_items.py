@@ -10,7 +10,15 @@ from learner.objectives import Objective
 from learner.sampling import Verdict
 from learner.stepping import batch_loss
 from profiles.config import LearnerSettings
-from profiles.head import Floats, embed_interests, embed_items, layer_norm
+from profiles.head import Floats, embed_items
+from profiles.updater import (
+    KNOWN_ITEM_EVENTS,
+    Steps,
+    advance,
+    interest_move,
+    profile_at_start,
+    start_state,
+)
 from tests.unit.builders import make_head
 
 ITEMS = 30
@@ -106,13 +114,16 @@ def test_the_gain_of_new_items_is_served_but_not_trained() -> None:
     )
 
 
-def test_declared_interests_do_not_ask_for_new_items() -> None:
+def test_a_declared_interest_moves_a_new_profile_as_an_event_on_a_known_item_would() -> None:
     head = make_head()
+    head.action[0] = 0.0
     text = np.random.default_rng(2).normal(size=(3, head.shape.text_dim)).astype(np.float32)
-    mixed = text @ head.text_weight + head.text_bias
+    nothing = np.zeros((3, head.shape.dim), np.float32)
 
-    interests = embed_interests(head, text)
+    moved = interest_move(head, text)
 
-    assert np.allclose(interests, layer_norm(mixed, head.item_gain, head.item_bias))
-    as_items = embed_items(head, text, np.zeros_like(interests), np.zeros(3, np.float32))
-    assert np.abs(interests - as_items).max() > 0.1
+    known = embed_items(head, text, nothing, np.full(3, KNOWN_ITEM_EVENTS, np.float32))
+    event = Steps(known, np.zeros(3, np.int64), np.zeros(3, np.float32), np.full(3, np.nan))
+    _, after = advance(head, start_state(head, 3), event)
+    assert np.allclose(profile_at_start(head, 3) + moved, after, atol=1e-5)
+    assert np.abs(moved).max() > 0.1

@@ -145,7 +145,7 @@ def test_a_declared_interest_fades_as_events_arrive_and_counts_only_in_its_space
     records["interest"] = 1.0
     records["interest_release"][:2] = SPACE.key
     records["interest_release"][2] = 12345
-    records["events"] = [0, 5, 0]
+    records["events"] = [0, 1, 0]
     assert queries(records, SPACE)[:, 0].tolist() == [1.0, 0.5, 0.0]
 
 
