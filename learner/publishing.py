@@ -25,6 +25,7 @@ from learner.opening import open_trusted
 from learner.priority import Priority
 from learner.release_log import announce
 from learner.replay import ReplayBuffer
+from learner.retention import remove_old
 from learner.rollout.stages import first_status
 from learner.round_types import Hooks, RoundCancelled
 from learner.rounds import (
@@ -263,6 +264,7 @@ class Rounds:
                 self._metrics.rounds.labels(outcome).inc()
             if promote and passed == "serving":
                 self._metrics.forgetting.set(manifest.metrics.get("forgetting", 0.0))
+        remove_old(self._store, board, self._settings.store.keep_releases)
         newest = board.get(finished.release_id)
         is_next = plan is not None and plan.number == self._buffer.rounds + 1
         if plan is None or newest is None or not is_next or newest.reason.startswith(STALE):

@@ -172,6 +172,12 @@ class StoreSettings(BaseModel):
     directory: Path = Path("data")
     releases: str = Field("data/releases", description="directory or fsspec URL")
     sync_writes: bool = Field(False, description="fsync every batch; the changelog makes it moot")
+    keep_releases: int = Field(
+        50, ge=1, description="newest releases kept; those in use or to roll back to always are"
+    )
+    keep_quarantined: int = Field(
+        1, ge=0, description="damaged or outdated stores kept of each partition"
+    )
 
 
 class TrackerSettings(BaseModel):

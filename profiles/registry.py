@@ -8,9 +8,11 @@ without one does not exist.  `fetch` brings a release into a local cache directo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import fsspec
@@ -121,6 +123,41 @@ class ReleaseStore:
             shutil.rmtree(partial, ignore_errors=True)
         return cached
 
+    def remove(self, release_id: str) -> None:
+        """Take a release out of the store and out of the cache: at once nobody finds it.
+
+        Removing what is not there is no error.  Raises: ReleaseError if the store fails.
+        """
+        if not release_id or not set(release_id) <= NAME_ALPHABET:
+            raise ReleaseError(f"{release_id!r} is not the name of a release")
+        try:
+            if self._local is not None:
+                _remove_directory(self._local / release_id)
+                return
+            _remove_directory(self._cache / release_id)
+            # The manifest first: without it, what is left is no release.
+            for name in ("manifest.json", *FILES):
+                if self._fs.exists(f"{self._root}/{release_id}/{name}"):
+                    self._fs.rm_file(f"{self._root}/{release_id}/{name}")
+            if self._fs.exists(f"{self._root}/{release_id}"):  # an object store has no folders
+                self._fs.rm(f"{self._root}/{release_id}", recursive=True)
+        except OSError as error:
+            raise ReleaseError(
+                f"release {release_id} cannot be removed from {self.url!r}: {error}"
+            ) from error
+
+    def forget_cached(self, needed: Collection[str]) -> None:
+        """Remove every cached release but those; each can be fetched again.
+
+        Raises: ReleaseError when the cache cannot be written.
+        """
+        try:
+            for entry in self._cache.iterdir() if self._cache.is_dir() else ():
+                if set(entry.name) <= NAME_ALPHABET and entry.name not in needed:
+                    _remove_directory(entry)
+        except OSError as error:
+            raise ReleaseError(f"cache {self._cache} cannot be cleared: {error}") from error
+
     def names(self) -> list[str]:
         """Every whole release in the store, oldest first."""
         try:
@@ -133,6 +170,15 @@ class ReleaseStore:
             for name in found
             if set(name) <= NAME_ALPHABET and self._fs.exists(f"{self._root}/{name}/manifest.json")
         )
+
+
+def _remove_directory(directory: Path) -> None:
+    """All of it or nothing, for whoever looks meanwhile: it is renamed first."""
+    leaving = directory.with_name(f".leaving-{directory.name}")
+    shutil.rmtree(leaving, ignore_errors=True)  # of a process that was killed here
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(directory, leaving)
+        shutil.rmtree(leaving)
 
 
 def _is_whole(directory: Path, release_id: str) -> bool:

@@ -82,7 +82,7 @@ def build_worker(
     sweep = Sweep(path, delivery, language_model, state, metrics, serving.sweep_users)
     partitions = Partitions(
         directory,
-        settings.store.sync_writes,
+        settings.store,
         layout,
         settings.broker,
         topics,

@@ -13,11 +13,12 @@ meanwhile is read from the changelog first; of a store that was never away, that
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from profiles.config import BrokerSettings
+from profiles.config import BrokerSettings, StoreSettings
 from profiles.errors import StoreCorruptError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
@@ -41,7 +42,7 @@ class Partitions:
     def __init__(
         self,
         directory: Path,
-        sync_writes: bool,
+        settings: StoreSettings,
         layout: RecordLayout,
         broker: BrokerSettings,
         topics: Topics,
@@ -52,7 +53,7 @@ class Partitions:
         on_open: Callable[[Source], None],
     ) -> None:
         self._directory = directory
-        self._sync_writes = sync_writes
+        self._settings = settings
         self._layout = layout
         self._broker = broker
         self._topics = topics
@@ -121,6 +122,8 @@ class Partitions:
         except Exception as error:
             self._on_failure(error)
             return
+        keep = self._settings.keep_quarantined
+        await asyncio.to_thread(forget_aside, self._directory, number, keep)
         self._opening.pop(number, None)
         self._open[number] = source
         self._on_open(source)
@@ -186,7 +189,7 @@ class Partitions:
         return self._directory / f"partition-{number}"
 
     def _open_store(self, number: int) -> PartitionStore:
-        return PartitionStore(self._path(number), self._sync_writes)
+        return PartitionStore(self._path(number), self._settings.sync_writes)
 
     def _discard(self, number: int) -> None:
         self._path(number).rename(self._aside(number, "old"))
@@ -199,6 +202,17 @@ class Partitions:
 
     def _aside(self, number: int, why: str) -> Path:
         return self._directory / f"partition-{number}.{why}-{time.time_ns()}"
+
+
+def forget_aside(directory: Path, number: int, keep: int) -> None:
+    """Remove all but the newest stores of a partition that were set aside."""
+    aside = sorted(
+        directory.glob(f"partition-{number}.*-*"),
+        key=lambda path: int(path.name.rsplit("-", 1)[-1]),
+    )
+    for path in aside[: max(len(aside) - keep, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+        log.info("set-aside store removed", partition=number, store=path.name)
 
 
 def _close_store(source: Source) -> None:

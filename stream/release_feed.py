@@ -159,7 +159,17 @@ class ReleaseFeed:
             self._refused.add((notice.release_id, notice.sequence))
         else:
             self._on_swap()
+            await self._forget_cached()
         return True
+
+    async def _forget_cached(self) -> None:
+        """Of releases fetched from elsewhere, keep those whose adapters may still be read."""
+        beside = [self._previous] if self._previous is not None else []
+        needed = {space.release_id for space in [*self._path.resident, *beside]}
+        try:
+            await asyncio.to_thread(self._store.forget_cached, needed)
+        except ReleaseError as error:
+            log.warning("cached releases not removed", error=str(error))
 
     async def _swap(
         self, notice: ReleaseNotice, flip: Callable[[ReleaseNotice, Space], bool]

@@ -62,6 +62,50 @@ def test_the_workspace_is_gone_after_publishing_and_is_no_release_before(
     assert not building.exists()
 
 
+def test_a_removed_release_is_gone_at_once_and_can_be_published_again(store: ReleaseStore) -> None:
+    release_id, other = publish(store), publish(store, seed=5)
+    store.fetch(release_id)
+
+    store.remove(release_id)
+    store.remove(release_id)
+
+    assert store.names() == [other]
+    with pytest.raises(ReleaseRefused) as refused:
+        store.fetch(release_id)
+    assert refused.value.reason == "not-in-store"
+    assert publish(store) == release_id
+    assert open_release(store.fetch(release_id), EXPECTED).release_id == release_id
+
+
+def test_nothing_outside_the_store_is_ever_removed(store: ReleaseStore) -> None:
+    with pytest.raises(ReleaseError, match="not the name of a release"):
+        store.remove("../cache")
+
+
+def test_a_removal_that_breaks_off_leaves_no_release(remote: ReleaseStore) -> None:
+    release_id = publish(remote)
+    whole = remote._fs
+    remote._fs = Breaking(whole, "rm_file", "head.safetensors")
+
+    with pytest.raises(ReleaseError, match="the line went dead"):
+        remote.remove(release_id)
+
+    assert remote.names() == []
+    remote._fs = whole
+    assert publish(remote) == release_id
+
+
+def test_cached_releases_that_are_not_needed_are_forgotten(remote: ReleaseStore) -> None:
+    first, second = publish(remote), publish(remote, seed=5)
+    kept, dropped = remote.fetch(second), remote.fetch(first)
+
+    remote.forget_cached({second})
+
+    assert kept.is_dir()
+    assert not dropped.exists()
+    assert open_release(remote.fetch(first), EXPECTED).release_id == first
+
+
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../cache", "a/b", "r1\x00", "R1", "r00001_x", "/etc", ".building-x"]
 )
@@ -99,10 +143,10 @@ class Breaking:
         if verb != self._verb:
             return usual
 
-        def transfer(source: str, target: str) -> object:
-            if self._name in (source.rsplit("/", 1)[-1], target.rsplit("/", 1)[-1]):
+        def transfer(*paths: str) -> object:
+            if self._name in (path.rsplit("/", 1)[-1] for path in paths):
                 raise OSError("the line went dead")
-            return usual(source, target)
+            return usual(*paths)
 
         return transfer
 

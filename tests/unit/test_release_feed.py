@@ -90,6 +90,7 @@ class Bench:
         directory: Path,
         exact_items: int = 1000,
         trusted: Sequence[Ed25519PublicKey] = (),
+        store: str = "",
     ) -> None:
         self.catalog = Catalog()
         for item in make_items(6):
@@ -97,7 +98,7 @@ class Bench:
         self.metrics = WorkerMetrics(CollectorRegistry())
         codes = {name: at for at, name in enumerate(ACTIONS)}
         self.path = EventPath(LAYOUT, ServingSettings(), codes, self.catalog, self.metrics)
-        self.store = ReleaseStore(str(directory / "releases"), directory / "cache")
+        self.store = ReleaseStore(store or str(directory / "releases"), directory / "cache")
         self.model = FakeLanguageModel()
         self.model.catalog = self.catalog
         self.state = StateThread()
@@ -202,6 +203,23 @@ async def test_a_small_catalogue_is_not_indexed(bench: Bench) -> None:
     bench.notice(bench.publish(0), 1)
     await bench.settled()
     assert bench.path.serving.cells is None
+
+
+# --- what stays on disk -------------------------------------------------------------------------
+
+
+async def test_of_an_object_store_only_what_serves_and_what_served_before_stays_cached(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, store=f"memory://{tmp_path}/releases")
+    names = [bench.publish(seed) for seed in range(3)]
+    for sequence, name in enumerate(names):
+        bench.notice(name, sequence)
+        await bench.settled()
+
+    assert bench.serving == names[2]
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == set(names[1:])
+    bench.state.close()
 
 
 # --- what is wanted -----------------------------------------------------------------------------
