@@ -96,6 +96,7 @@ def main() -> None:
             plan = plan_round(buffer, parent, settings, "count", {})
         row = {
             "buffer_bytes": bound,
+            "events": buffer.next_order - 1,
             "filled_bytes": buffer.size_bytes,
             "held_mib": round(held - before, 1),
             "planning_mib": round(peak.mib - held, 1),
