@@ -122,7 +122,7 @@ def plan(users: int, measured: Measured, assumed: Assumptions) -> Plan:
     mean_per_s = users * a.events_per_user_per_day / SECONDS_PER_DAY
     peak_per_s = mean_per_s * a.peak_factor
     spare = a.zones / (a.zones - 1)  # one zone may be lost at the peak
-    workers = max(math.ceil(peak_per_s * spare / (m.sustained_per_s * a.load)), a.zones)
+    workers = max(math.ceil(peak_per_s * spare / (m.sustained_per_s * a.load)), int(a.zones))
     partitions = 2 ** math.ceil(math.log2(a.partitions_per_worker * workers))
 
     out_bytes = m.record_bytes + m.recommendation_bytes * a.recommendations_per_event
@@ -135,10 +135,10 @@ def plan(users: int, measured: Measured, assumed: Assumptions) -> Plan:
     brokers = max(
         math.ceil(peak_in_mb_per_s * a.replication * spare / a.broker_mb_per_s),
         math.ceil(broker_disk / (a.broker_disk_gib * 2**30)),
-        a.zones,
+        int(a.zones),
     )
     worker_disk = users * m.store_bytes_per_user * (1 + a.compaction_headroom)
-    cores = workers + brokers * a.broker_cores + a.learner_cores
+    cores = math.ceil(workers + brokers * a.broker_cores + a.learner_cores)
     memory_gib = workers * a.worker_gib + brokers * a.broker_gib + a.learner_cores * a.worker_gib
     # Producers and consumers meet their partition's leader in another zone two times of three; a
     # replica in every other zone gets everything once.  Events are read twice, answers once.
@@ -289,10 +289,10 @@ def main() -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another assumption"
     )
     asked = parser.parse_args()
-    assumed = Assumptions.with_changes(asked.set)
     try:
+        assumed = Assumptions.with_changes(asked.set)
         measured = read_measured(asked.results)
-    except ResultMissing as error:
+    except (ValueError, ResultMissing) as error:
         raise SystemExit(str(error)) from error
     made = render(measured, assumed, "benchmarks/results")
     asked.document.write_text(put_between(asked.document.read_text(), made))

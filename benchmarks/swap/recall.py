@@ -4,6 +4,9 @@ A swap rebuilds a profile from its bounded history.  The full re-embedding start
 reads every event that the user ever had, up to the one that caused the recommendation, in the new
 release; seen items are left out exactly, not by a Bloom filter.  recall@10 is the share of the ten
 best items of the full re-embedding that the worker's first recommendation after the flip has.
+
+Beside it stands what each bound costs alone, computed here: `history_alone` forgets the older
+events and leaves seen items out exactly, `filter_alone` reads everything and asks the filter.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from benchmarks.harness import Result
 from benchmarks.load import Events
 from benchmarks.reading import read_topic
 from benchmarks.swap.aftermath import open_space
+from profiles.catalog import Rows
+from profiles.head import Floats
 from profiles.scoring import score_all
 from profiles.space import Space
+from profiles.state import mark_seen, was_seen
 from profiles.updater import Steps, advance_all, start_state
 
 TOP = 10
@@ -91,27 +97,37 @@ def recall_after(
     action = list(space.head.actions).index("click")
     by_user = np.argsort(past.users, kind="stable")
     starts = np.searchsorted(past.users[by_user], np.arange(past.users.max() + 2))
-    recalls, long_pasts = [], 0
+    recalls, histories, filters, long_pasts = [], [], [], 0
+    kept, seen_bytes = made.settings.profile.history, made.settings.profile.seen_bytes
     for output in outputs:
         user = int(output.user_id.removeprefix("user-"))
         mine = by_user[starts[user] : starts[user + 1]]
         mine = mine[mine <= past.at[output.cause_id]]
-        long_pasts += len(mine) > made.settings.profile.history
-        best = _full_top(space, past.items[mine], past.ts[mine], action)
+        long_pasts += len(mine) > kept
+        items, ts = past.items[mine], past.ts[mine]
+        full = _scores(space, items, ts, action)
+        best = _top(full, items)
         recalls.append(len(best & {item.item_id for item in output.items}) / TOP)
+        bounded = _scores(space, items[-kept:], ts[-kept:], action)
+        histories.append(len(best & _top(bounded, items)) / TOP)
+        filters.append(len(best & _top(full, _called_seen(space, items, seen_bytes))) / TOP)
     return {
         "release": release_id,
         "users": len(recalls),
         "with_more_events_than_remembered": int(long_pasts),
-        "mean": round(float(np.mean(recalls)), 4) if recalls else None,
+        "mean": _mean(recalls),
         "worst": min(recalls, default=None),
+        "history_alone": _mean(histories),
+        "filter_alone": _mean(filters),
     }
 
 
-def _full_top(
-    space: Space, items: npt.NDArray[np.int64], ts: npt.NDArray[np.float64], action: int
-) -> set[str]:
-    """The ten best unseen items of one user, read from her first event on."""
+def _mean(recalls: Sequence[float]) -> float | None:
+    return round(float(np.mean(recalls)), 4) if recalls else None
+
+
+def _scores(space: Space, items: Rows, ts: npt.NDArray[np.float64], action: int) -> Floats:
+    """Of every item, for one user read from the first of these events on.  Shapes: -> (N,)."""
     steps = Steps(
         items=space.vectors[items][None],
         actions=np.full((1, len(items)), action),
@@ -120,6 +136,19 @@ def _full_top(
     )
     mask = np.ones((1, len(items)), np.bool_)
     _, trail = advance_all(space.head, start_state(space.head, 1), steps, mask)
-    scores = score_all(trail[:, -1], space)[0]
-    scores[items] = -np.inf
-    return {f"item-{row}" for row in np.argsort(-scores, kind="stable")[:TOP].tolist()}
+    scores: Floats = score_all(trail[:, -1], space)[0]
+    return scores
+
+
+def _called_seen(space: Space, items: Rows, seen_bytes: int) -> Rows:
+    """Items that the filter of a user who saw these takes for seen."""
+    each = np.zeros((len(items), seen_bytes), np.uint8)
+    mark_seen(each, space.slots[items])
+    return np.flatnonzero(was_seen(np.bitwise_or.reduce(each)[None], space.slots)[0])
+
+
+def _top(scores: Floats, seen: Rows) -> set[str]:
+    """The ten best items but for those seen."""
+    left = scores.copy()
+    left[seen] = -np.inf
+    return {f"item-{row}" for row in np.argsort(-left, kind="stable")[:TOP].tolist()}
