@@ -179,11 +179,12 @@ def _advance_users(
         values=todo.values[at],
         gaps_s=np.maximum(ts - before, 0.0),
     )
-    state, trail = advance_all(space.head, records["state"][users], steps, mask)
+    held = records["state"][users].astype(np.float32, copy=False)
+    state, trail = advance_all(space.head, held, steps, mask)
     row, column = np.nonzero(mask & chosen[at])
     if len(row):
         earlier = trail[row, column - 1]
-        stored = records["profile"][users[row]]
+        stored = records["profile"][users[row]].astype(np.float32, copy=False)
         profiles = np.where((column == 0)[:, None], stored, earlier)
         where = at[row, column]
         seen = records["seen"][users[row]]

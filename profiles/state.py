@@ -17,6 +17,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +48,20 @@ class RecordLayout:
     history: int
     recent_ids: int
     seen_bytes: int
+    precision: Literal["float32", "float16"] = "float32"
 
     @classmethod
     def of(cls, settings: Settings) -> RecordLayout:
         """The layout that a deployment's settings fix."""
         model, kept = settings.model, settings.profile
-        return cls(model.dim, model.layers, kept.history, kept.recent_ids, kept.seen_bytes)
+        return cls(
+            model.dim,
+            model.layers,
+            kept.history,
+            kept.recent_ids,
+            kept.seen_bytes,
+            kept.precision,
+        )
 
     @property
     def dtype(self) -> np.dtype[np.void]:
@@ -85,13 +94,18 @@ class RecordLayout:
     @property
     def checksum(self) -> int:
         """A byte that differs when any size differs (with probability 255/256)."""
-        sizes = (self.dim, self.layers, self.history, self.recent_ids, self.seen_bytes)
+        sizes: tuple[int | str, ...] = (
+            self.dim, self.layers, self.history, self.recent_ids, self.seen_bytes,
+        )  # fmt: skip
+        if self.precision != "float32":  # so that records from before there was a choice still fit
+            sizes += (self.precision,)
         # Not `hash`: this byte is stored, and Python may count otherwise one day.
         return hashlib.blake2b(repr(sizes).encode(), digest_size=1).digest()[0]
 
 
 @functools.lru_cache(maxsize=16)
 def _dtype(layout: RecordLayout) -> np.dtype[np.void]:
+    vector = "<f4" if layout.precision == "float32" else "<f2"
     return np.dtype(
         [
             ("version", "u1"),
@@ -106,8 +120,8 @@ def _dtype(layout: RecordLayout) -> np.dtype[np.void]:
             ("emit_event", "<u8"),
             ("emit_ms", "<i8"),
             ("interest_release", "<u8"),
-            ("state", "<f4", (layout.layers, layout.dim)),
-            ("profile", "<f4", (layout.dim,)),
+            ("state", vector, (layout.layers, layout.dim)),
+            ("profile", vector, (layout.dim,)),
             ("interest", "<f2", (layout.dim,)),
             ("recent", "<u8", (layout.recent_ids,)),
             ("seen", "u1", (layout.seen_bytes,)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -38,9 +39,8 @@ TOPIC = "events-id"
 
 def layout_of(settings: Settings, history: int | None = None) -> RecordLayout:
     """The record of these settings."""
-    model, kept = settings.model, settings.profile
-    held = history or kept.history
-    return RecordLayout(model.dim, model.layers, held, kept.recent_ids, kept.seen_bytes)
+    layout = RecordLayout.of(settings)
+    return replace(layout, history=history) if history else layout
 
 
 def made_up_space(settings: Settings, catalog: Catalog, seed: int) -> Space:

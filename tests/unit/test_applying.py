@@ -6,6 +6,8 @@ plain Python.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -229,6 +231,20 @@ def test_a_rebuilt_profile_is_the_one_that_the_remembered_events_make_from_nothi
     changed = {"state", "profile", "release", "revision"}
     for name in set(records.dtype.names or ()) - changed:
         np.testing.assert_array_equal(records[name], untouched[name])
+
+
+def test_profiles_kept_in_float16_stay_close_to_those_in_float32() -> None:
+    stream = random_stream(seed=3, users=4, count=120, items=len(CATALOG))
+    whole = empty_records(LAYOUT, 4)
+    half = empty_records(replace(LAYOUT, precision="float16"), 4)
+    for start in range(0, len(stream), 5):  # rounded after every batch
+        for records in (whole, half):
+            apply(records, stream[start : start + 5])
+
+    assert half["profile"].dtype == np.float16
+    np.testing.assert_array_equal(half["events"], whole["events"])
+    np.testing.assert_allclose(half["profile"], whole["profile"], atol=0.02)
+    np.testing.assert_allclose(half["state"], whole["state"], atol=0.02)
 
 
 def test_more_users_than_a_slice_are_all_rebuilt() -> None:

@@ -85,11 +85,33 @@ def test_decoded_records_can_be_written_without_touching_the_payload() -> None:
 
 
 def test_a_profile_at_default_settings_takes_at_most_two_kilobytes() -> None:
-    model, profile = Settings().model, Settings().profile
-    layout = RecordLayout(
-        model.dim, model.layers, profile.history, profile.recent_ids, profile.seen_bytes
-    )
+    settings = Settings()
+    layout = RecordLayout.of(settings)
     assert layout.dtype.itemsize <= 2048
+
+
+def test_vectors_in_float16_take_half_and_nothing_else_changes() -> None:
+    half = replace(LAYOUT, precision="float16")
+    records = random_records(LAYOUT, 3)
+    for name in ("state", "profile"):
+        records[name] = np.random.default_rng(1).normal(size=records[name].shape)
+    halved = empty_records(half, 3)
+    for name in LAYOUT.dtype.names or ():
+        if name != "layout":
+            halved[name] = records[name]
+
+    back, _ = decode_records(half, encode_records(half, halved))
+
+    vectors = (LAYOUT.layers + 1) * LAYOUT.dim
+    assert LAYOUT.dtype.itemsize - half.dtype.itemsize == 2 * vectors
+    np.testing.assert_allclose(back["profile"], records["profile"], rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(back["history"], records["history"])
+
+
+def test_a_record_of_the_other_precision_is_refused() -> None:
+    half = replace(LAYOUT, precision="float16")
+    with pytest.raises(StoreCorruptError, match="restore the old settings"):
+        decode_records(half, encode_records(LAYOUT, random_records(LAYOUT, 1)))
 
 
 def test_a_new_profile_has_applied_and_emitted_nothing() -> None:
