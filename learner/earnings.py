@@ -99,4 +99,5 @@ def read_earnings(settings: Settings, within_s: float) -> Earnings:
     }
     outputs = read_messages(settings, topics.recommendations, Recommendation)
     events = [e for e in read_messages(settings, topics.events, Event) if e.action in positive]
-    return estimate(join(outputs, events, within_s), len(outputs))
+    distinct = {output.output_id for output in outputs}  # some were sent again
+    return estimate(join(outputs, events, within_s), len(distinct))
