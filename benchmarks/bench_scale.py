@@ -49,7 +49,7 @@ def main() -> None:
             [1_000, 10_000] if small else decades, 5_000 if small else 20_000, settings, seed
         ),
         "items": lambda: items.measure(decades, 64 if small else 256, dim, seed),
-        "history": lambda: history.measure([10, 25, 50, 100, 200, 400], settings, seed),
+        "history": lambda: history.measure([10, 25, 50, 75, 100, 200, 400], settings, seed),
         "memory": lambda: learner_memory.measure(buffers, seed),
         "restore": lambda: restoring.measure(
             [5_000, 20_000] if small else [10_000, 30_000, 100_000, 300_000], settings, seed

@@ -47,7 +47,7 @@ SMOKES: Mapping[str, Smoke] = {
         },
     ),
     "swap": Smoke(
-        "--users 2000 --items 2000 --history 55 --swaps 2 --every 5",
+        "--users 2000 --items 2000 --history 80 --swaps 2 --every 5",
         {
             "recall_at_10.0.mean": "higher",
             "recall_at_10.1.mean": "higher",

@@ -94,11 +94,11 @@ class ProfileSettings(BaseModel):
 
     model_config = FROZEN
 
-    history: int = Field(50, ge=4, le=1000, description="events kept for a rebuild at a swap")
+    history: int = Field(75, ge=4, le=1000, description="events kept for a rebuild at a swap")
     recent_ids: int = Field(16, ge=1, le=256, description="event ids kept to spot duplicates")
     seen_bytes: int = Field(256, ge=32, le=8192, description="Bloom filter of seen items")
     precision: Literal["float32", "float16"] = Field(
-        "float32", description="of the vectors in a stored profile; the arithmetic is float32"
+        "float16", description="of the vectors in a stored profile; the arithmetic is float32"
     )
 
 

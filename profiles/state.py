@@ -7,8 +7,10 @@ the joined bytes and encoded by one `tobytes`.
 
 The history is a ring: event n stands in slot n mod H.  It comes last, event by event, so that the
 slots a user has not filled yet are the end of the record: they are cut off wherever a record is
-stored or sent.  A user of two events takes 1.1 KB instead of 2, and storing it two thirds of the
-time.
+stored or sent.  A user of two events takes 0.9 KB instead of 2.2.
+
+State and profile are stored in float16 by default and computed with in float32: rounding after
+every event changes none of a thousand rankings noticeably (docs/decisions/0019).
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from profiles.release import open_release
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records
 
-CLOSE = 1e-3
-"""Largest difference between a stored profile and its history replayed: float32 rounding."""
+CLOSE = {"float32": 1e-3, "float16": 0.02}
+"""Largest difference between a stored profile and its history replayed, by what it is stored in:
+float16 is rounded after every batch."""
 
 
 def open_space(made: Deployment, release_id: str) -> tuple[Space, Catalog]:
@@ -49,14 +50,15 @@ def check_records(made: Deployment, records: Records, releases: list[str]) -> Re
     """
     (before, catalog), (last, _) = (open_space(made, name) for name in releases[-2:])
     whole = records[records["events"] <= made.settings.profile.history]
+    close = CLOSE[made.settings.profile.precision]
     difference, control = _differences(whole, last, catalog), _differences(whole, before, catalog)
     return {
         "profiles": len(records),
         "of_another_release": int((records["release"] != last.key).sum()),
         "replayed": len(whole),
-        "unlike_their_history": int((difference > CLOSE).sum()),
+        "unlike_their_history": int((difference > close).sum()),
         "largest_difference": float(difference.max(initial=0.0)),
-        "control_unlike_in_release_before": int((control > CLOSE).sum()),
+        "control_unlike_in_release_before": int((control > close).sum()),
     }
 
 

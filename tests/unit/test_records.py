@@ -6,12 +6,14 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.scale.synthetic import profiles, typical_events
 from profiles.config import Settings
 from profiles.errors import StoreCorruptError
 from profiles.state import (
@@ -24,6 +26,7 @@ from profiles.state import (
     read_history,
     was_seen,
 )
+from profiles.store import PartitionStore, Watermark
 from tests.unit.builders import LAYOUT, random_records
 
 pytestmark = pytest.mark.unit
@@ -84,10 +87,30 @@ def test_decoded_records_can_be_written_without_touching_the_payload() -> None:
     assert payload == before
 
 
-def test_a_profile_at_default_settings_takes_at_most_two_kilobytes() -> None:
+def test_a_profile_at_default_settings_takes_two_kilobytes_on_disk_and_mostly_one(
+    tmp_path: Path,
+) -> None:
     settings = Settings()
     layout = RecordLayout.of(settings)
-    assert layout.dtype.itemsize <= 2048
+    chance = np.random.default_rng(0)
+    users = 2_000
+    names = [f"user-{at}".encode() for at in range(users)]
+    taken = {}
+    for kind, events in (
+        ("full", np.full(users, 200)),
+        ("typical", typical_events(users, chance)),  # 30 events on average
+    ):
+        store = PartitionStore(tmp_path / kind)
+        records = profiles(layout, events, 1, 1, chance)
+        store.write(names, encode_records(layout, records), Watermark(count=users))
+        store.flush()
+        store.compact()
+        store.close()
+        files = (tmp_path / kind).glob("*.sst")
+        taken[kind] = sum(file.stat().st_size for file in files) / users
+
+    assert taken["full"] <= 2048
+    assert taken["typical"] <= 1024
 
 
 def test_vectors_in_float16_take_half_and_nothing_else_changes() -> None:
