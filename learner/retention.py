@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learner.release_log import SERVED, ReleaseBoard
+from profiles.board import SERVED, ReleaseBoard
 from profiles.errors import ReleaseError
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from learner.release_log import ReleaseBoard
 from learner.retention import in_use, remove_old, superfluous
+from profiles.board import ReleaseBoard
 from profiles.errors import ReleaseError
 from profiles.events import ReleaseNotice
 from profiles.registry import ReleaseStore
