@@ -24,7 +24,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
 from profiles.space import Space
-from profiles.state import decode_records, encode_records
+from profiles.state import RecordLayout, decode_records, encode_records
 from profiles.store import PartitionStore
 from stream.codecs import Rules, decode_chunk, drop_unknown
 from stream.event_path import EventPath, Outcome, Source
@@ -76,10 +76,11 @@ class Played:
     def harm_profile(self, at: int, **changes: Callable[..., object]) -> None:
         """Put other numbers into one changelog record."""
         raw = self.profiles[at]
-        record, _ = decode_records(LAYOUT, [raw.value or b""])
+        layout = RecordLayout.of(self.settings)
+        record, _ = decode_records(layout, [raw.value or b""])
         for name, change in changes.items():
             record[name] = change(record[name])
-        self.profiles[at] = dataclasses.replace(raw, value=encode_records(LAYOUT, record)[0])
+        self.profiles[at] = dataclasses.replace(raw, value=encode_records(layout, record)[0])
 
     def harm_recommendation(self, at: int, **changes: Callable[..., object]) -> None:
         """Put other values into one recommendation."""
@@ -102,7 +103,12 @@ def raw(offset: int, key: bytes | None, value: bytes | None) -> Raw:
     return Raw(0, offset, NOW_MS, key, value)
 
 
-def play(folder: Path, events: list[tuple[int, bytes | Event]], swap_after: int) -> Played:
+def play(
+    folder: Path,
+    events: list[tuple[int, bytes | Event]],
+    swap_after: int,
+    layout: RecordLayout = LAYOUT,
+) -> Played:
     """Run a worker's event path over events, with a swap and a sweep in between."""
     settings = load_settings(
         model={"dim": SHAPE.dim, "layers": SHAPE.layers, "hidden": SHAPE.hidden, "lora_rank": 2},
@@ -110,6 +116,7 @@ def play(folder: Path, events: list[tuple[int, bytes | Event]], swap_after: int)
             "history": LAYOUT.history,
             "recent_ids": LAYOUT.recent_ids,
             "seen_bytes": LAYOUT.seen_bytes,
+            "precision": layout.precision,
         },
         serving={"user_interval_s": 0.0, "k": 4},
         actions={"click": 0.5, "hide": -1.0, "like": 1.0},
@@ -135,7 +142,7 @@ def play(folder: Path, events: list[tuple[int, bytes | Event]], swap_after: int)
         catalog.put(item)
     actions = {name: at for at, name in enumerate(ACTIONS)}
     metrics = WorkerMetrics(CollectorRegistry())
-    path = EventPath(LAYOUT, settings.serving, actions, catalog, metrics)
+    path = EventPath(layout, settings.serving, actions, catalog, metrics)
     spaces = [
         Space(open_release(store.fetch(name), EXPECTED), catalog, LAYOUT.seen_bytes)
         for name in names
@@ -175,9 +182,8 @@ def keep(played: Played, outcome: Outcome) -> None:
             topic.append(raw(len(topic), message.key, message.value))
 
 
-@pytest.fixture
-def played(tmp_path: Path) -> Played:
-    """Three users, 150 events, some produced twice, three of them bad, one swap."""
+def some_events() -> list[tuple[int, bytes | Event]]:
+    """Three users, 150 events, some produced twice, three of them bad."""
     stream: list[tuple[int, bytes | Event]] = [
         (offset, event) for _, offset, event in random_stream(3, users=3, count=150, items=ITEMS)
     ]
@@ -187,7 +193,26 @@ def played(tmp_path: Path) -> Played:
         (last + 2, make_event("u0", 900, "no-such-item")),
         (last + 3, make_event("u0", 901, action="sneeze")),
     ]
-    return play(tmp_path, stream, swap_after=70)
+    return stream
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Played:
+    """These events, and one swap."""
+    return play(tmp_path, some_events(), swap_after=70)
+
+
+def test_profiles_kept_in_float16_pass_and_one_that_missed_a_chunk_does_not(tmp_path: Path) -> None:
+    played = play(tmp_path, some_events(), 70, dataclasses.replace(LAYOUT, precision="float16"))
+    assert played.report().faults() == []
+
+    last = played.last_of("u2")
+    before = max(at for at in range(last) if played.profiles[at].key == b"u2")
+    layout = RecordLayout.of(played.settings)
+    earlier, _ = decode_records(layout, [played.profiles[before].value or b""])
+    played.harm_profile(last, profile=lambda _: earlier["profile"])
+
+    assert played.report().profiles_wrong == 1
 
 
 def test_a_sound_deployment_passes_with_everything_recomputed(played: Played) -> None:
