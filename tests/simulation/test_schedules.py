@@ -100,6 +100,7 @@ def judge_of(layout: RecordLayout) -> Judge:
             "history": layout.history,
             "recent_ids": layout.recent_ids,
             "seen_bytes": layout.seen_bytes,
+            "precision": layout.precision,
         },
         serving={"max_message_bytes": 10_000},
         actions={"click": 0.5, "hide": -1.0, "like": 1.0},
