@@ -48,7 +48,8 @@ check: $(STAMP)  ## lint, format, types and import rules
 	.venv/bin/lint-imports
 
 faults: $(STAMP)  ## the long fault-injection runs (FAULTS_ARGS=...)
-	$(PY) -m pytest tests/faults -m faults --long $(FAULTS_ARGS)
+	$(PY) -m pytest tests/faults tests/simulation tests/unit/test_decoder_fuzz.py --long $(FAULTS_ARGS)
+	$(PY) -m tests.faults.record
 
 bench-%: $(STAMP) FORCE  ## run one benchmark: bench-NAME runs benchmarks/bench_NAME.py (BENCH_ARGS=...)
 	$(PY) -m benchmarks.bench_$(subst -,_,$*) $(BENCH_ARGS)

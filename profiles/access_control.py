@@ -33,7 +33,8 @@ _WRITES: dict[Role, tuple[str, ...]] = {
     "application": ("events", "items", "users", "requests", "erasures"),
     "api": ("events", "items", "users", "requests", "erasures"),
     "console": ("events", "items", "users", "requests", "erasures", "releases"),
-    "operator": ("releases", "erasures"),
+    # `driftline dlq replay` sends dead letters back to where they came from.
+    "operator": ("releases", *DEAD_LETTERED),
 }
 
 

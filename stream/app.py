@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -38,9 +39,9 @@ from stream.instance import instance_directory
 from stream.language_model import LanguageModel
 from stream.publisher import Publisher
 from stream.state_thread import StateThread
-from stream.topic_admin import check_topics, topic_ids
+from stream.topic_admin import check_offsets, check_topics, check_unchanged, topic_ids
 from stream.watchdog import Watchdog
-from stream.watching import watch_lag, watch_ready
+from stream.watching import watch_lag, watch_ready, watch_topics
 
 log = get_logger("stream.app")
 
@@ -101,6 +102,15 @@ class _Process:
             ids = await asyncio.to_thread(
                 topic_ids, broker.bootstrap, [spec.name for spec in specs], client_options=access
             )
+            # Requests are not among them: nobody waits for the answer to an old one.
+            inputs = (topics.events, topics.users, topics.erasures)
+            await asyncio.to_thread(
+                check_offsets,
+                broker.bootstrap,
+                settings.serving.group,
+                inputs,
+                client_options=access,
+            )
             registry = CollectorRegistry()
             metrics = WorkerMetrics(registry)
             state = StateThread()
@@ -144,6 +154,20 @@ class _Process:
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
                 ),
                 asyncio.create_task(self._guard(watch_lag(app, worker, topics)), name="lag"),
+                asyncio.create_task(
+                    self._guard(
+                        watch_topics(
+                            functools.partial(
+                                check_unchanged,
+                                broker.bootstrap,
+                                specs,
+                                ids,
+                                client_options=access,
+                            )
+                        )
+                    ),
+                    name="topics",
+                ),
             ]
             stack.push_async_callback(_cancel, tasks)
             log.info("worker starting", instance=self._directory.name, http=endpoint.port)

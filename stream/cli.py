@@ -36,6 +36,7 @@ from stream.cli_options import (
     print_json,
     read_settings,
 )
+from stream.dlq_cli import dlq_app
 from stream.import_cli import import_command
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promo
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
 app.add_typer(audit_app, name="audit")
+app.add_typer(dlq_app, name="dlq")
 app.command("import")(import_command)
 
 DataSet = Annotated[

@@ -122,8 +122,23 @@ class Outbox:
 
         Raises: BrokerError when this or an earlier message was not delivered.
         """
+        await self._send(topic, value, key=check_key(key), headers=headers)
+
+    async def send_raw(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+    ) -> None:
+        """Send a record as it once stood in a partition.  Waits and raises as `send` does."""
+        await self._send(topic, value, key=key, partition=partition, headers=headers)
+
+    # Any: aiokafka's own arguments.
+    async def _send(self, topic: str, value: bytes | None, **record: Any) -> None:
         try:
-            sending = await self._producer.send(topic, value, key=check_key(key), headers=headers)
+            sending = await self._producer.send(topic, value, **record)
         except (KafkaError, OSError) as error:
             raise self._undelivered(1 + self._give_up(), error) from error
         now_s = time.monotonic()

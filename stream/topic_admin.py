@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 from kafka.errors import (
     KafkaConfigurationError,
     KafkaError,
@@ -27,7 +27,7 @@ from kafka.net.compat import KafkaNetClient
 from profiles.errors import BrokerError, TopicError
 from profiles.topics import TopicSpec
 
-__all__ = ["check_topics", "create_topics", "topic_ids"]
+__all__ = ["check_offsets", "check_topics", "check_unchanged", "create_topics", "topic_ids"]
 
 # The promise is an answer within 10 s, even from a machine that is not there.
 TIMEOUT_S = 9.0
@@ -137,7 +137,77 @@ def topic_ids(
     return found
 
 
+def check_unchanged(
+    bootstrap: str,
+    specs: Collection[TopicSpec],
+    ids: Mapping[str, str],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    client_options: Mapping[str, object] | None = None,
+) -> None:
+    """`check_topics`, and that each topic is the one whose id was seen before.
+
+    Raises: TopicError, BrokerError.
+    """
+    check_topics(bootstrap, specs, timeout_s, client_options=client_options)
+    now = topic_ids(bootstrap, list(ids), timeout_s, client_options=client_options)
+    if anew := sorted(name for name, topic_id in ids.items() if now[name] != topic_id):
+        raise TopicError(
+            f"topic {', '.join(anew)} was deleted and made anew while this process ran: what it "
+            "knows of offsets is of the old one; start it again"
+        )
+
+
+def check_offsets(
+    bootstrap: str,
+    group: str,
+    names: Collection[str],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    client_options: Mapping[str, object] | None = None,
+) -> None:
+    """Whether everything that a group has not read yet is still there.
+
+    Kafka's clients pass over what retention has deleted without a word.
+    Raises: TopicError naming each partition and how many of its records are gone; BrokerError.
+    """
+    with _admin(bootstrap, timeout_s, client_options) as admin:
+        committed = {
+            place: found.offset
+            for place, found in _committed(admin, group, timeout_s).items()
+            if place.topic in names and found.offset >= 0
+        }
+        asked = dict.fromkeys(committed, OffsetSpec.EARLIEST)
+        begins = admin.list_partition_offsets(asked) if asked else {}
+    gone = {place: begins[place].offset - offset for place, offset in committed.items()}
+    problems = [
+        f"{place.topic}/{place.partition}: {count} records were deleted by retention before group "
+        f"{group!r} read them (it stopped at {committed[place]})"
+        for place, count in sorted(gone.items())
+        if count > 0
+    ]
+    if problems:
+        raise TopicError(
+            "\n".join(problems) + "\nprofiles will lack them. Produce them again if you can; to "
+            "go on without them, stop every worker and say `kafka-consumer-groups.sh --group "
+            f"{group} --reset-offsets --to-earliest --topic TOPIC --execute` for these topics"
+        )
+
+
 # Any, here and below: kafka-python has no type information.
+def _committed(admin: Any, group: str, timeout_s: float) -> dict[Any, Any]:
+    """What a group has committed, by partition."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return dict(admin.list_group_offsets(group)[group])
+        except KafkaError as error:
+            # The first group on a new broker waits until the topic of the offsets was made.
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_PAUSE_S)
+
+
 def _described(admin: Any, names: Collection[str]) -> list[dict[str, Any]]:
     """The metadata of those topics that exist."""
     if not names:

@@ -1,4 +1,4 @@
-"""What a worker observes of itself: readiness, lag, and how late its event loop runs."""
+"""What a worker observes: its readiness, lag and event loop, and whether its topics still are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from faust.types import TP
 
+from profiles.errors import BrokerError, TopicError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics
@@ -18,6 +19,9 @@ log = get_logger("stream.watching")
 
 LOOK_EVERY_S = 0.02
 LAG_EVERY_S = 1.0
+TOPICS_EVERY_S = 10.0
+TIMES_WRONG = 2
+"""A broker that has just started may not know its topics yet: once wrong is not wrong."""
 
 
 async def watch_lag(app: ChunkApp, worker: Worker, topics: Topics) -> None:
@@ -52,3 +56,24 @@ async def watch_ready(why_not: Callable[[], str | None], metrics: WorkerMetrics,
         asleep = time.perf_counter()
         await asyncio.sleep(LOOK_EVERY_S)
         metrics.loop_lag.observe(max(0.0, time.perf_counter() - asleep - LOOK_EVERY_S))
+
+
+async def watch_topics(check: Callable[[], None], pause_s: float = TOPICS_EVERY_S) -> None:
+    """Look again and again whether the topics are what they were when the worker started.
+
+    A consumer waits in silence for a topic that was deleted, and does not hear for minutes of
+    partitions that were added, whose events nobody would read.
+    Raises: TopicError when `check` raised it several times in a row.
+    """
+    wrong = 0
+    while True:
+        await asyncio.sleep(pause_s / 5.0 if wrong else pause_s)
+        try:
+            await asyncio.to_thread(check)
+            wrong = 0
+        except BrokerError as error:
+            log.warning("topics not checked", error=str(error))
+        except TopicError:
+            wrong += 1
+            if wrong >= TIMES_WRONG:
+                raise

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ PARTITIONS = 4
 ITEMS = 40
 WAIT_S = float(os.environ.get("DRIFTLINE_TEST_WAIT_S", "60"))
 """A slow or busy machine may need more."""
+_NONE: Mapping[str, str] = {}
 
 
 def wait_until(what: str, check: Callable[[], bool], within_s: float = WAIT_S) -> None:
@@ -103,10 +104,17 @@ class Deployment:
         return ReleaseStore(self.settings.store.releases, self.root / "cache")
 
     def start_worker(self, instance: str = "a", **environment: str) -> WorkerProcess:
+        """`driftline worker`; environment variables are its settings."""
+        return self.start_wrapped_worker(["stream"], instance, environment)
+
+    def start_wrapped_worker(
+        self, through: Sequence[str], instance: str = "a", environment: Mapping[str, str] = _NONE
+    ) -> WorkerProcess:
+        """The same, started by another module: its name and its own words."""
         log = self.root / f"worker-{instance}-{len(self.workers)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "worker", "--instance", instance],
+                [sys.executable, "-m", *through, "worker", "--instance", instance],
                 env={**self.environment, **environment},
                 stderr=output,
                 stdout=output,
@@ -190,6 +198,32 @@ class Deployment:
             RecordLayout.of(self.settings), [payload for payload in last.values() if payload]
         )
         return dict(zip(users, records["events"].tolist(), strict=True))
+
+    def committed(self, topic: str) -> int:
+        """Records of a topic that the workers' group has committed."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.broker.bootstrap,
+            group_id=self.settings.serving.group,
+            enable_auto_commit=False,
+        )
+        try:
+            places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
+            return sum(consumer.committed(place) or 0 for place in places)
+        finally:
+            consumer.close(autocommit=False)
+
+    def end(self, place: TopicPartition) -> int:
+        """The offset after the last record of a partition."""
+        consumer = KafkaConsumer(bootstrap_servers=self.settings.broker.bootstrap)
+        try:
+            return int(consumer.end_offsets([place])[place])
+        finally:
+            consumer.close()
+
+    def wait_committed(self, total: int, within_s: float = WAIT_S) -> None:
+        """Until everything that was sent to `events` is done and said to be."""
+        topic = self.topics.events
+        wait_until(f"{total} committed", lambda: self.committed(topic) >= total, within_s)
 
     def wait_applied(self, total: int) -> None:
         wait_until(f"{total} events applied", lambda: sum(self.applied().values()) >= total)

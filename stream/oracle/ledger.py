@@ -9,8 +9,9 @@ there, and only there, the dead-letter topic is believed.
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,7 +149,10 @@ def _judge(
     if len(record.value) > settings.serving.max_message_bytes:
         return {}, "oversized"
     try:
-        event = json.loads(record.value, parse_constant=_no_number)
+        # From text: given bytes, `json` guesses UTF-16 and lets encoded surrogates pass.  Bytes
+        # that are no UTF-8 become lone surrogates: in fields of the contract they are wrong.
+        text = record.value.decode("utf-8", "surrogateescape")
+        event = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return {}, "malformed"
     if not _fits(event):
@@ -183,24 +187,46 @@ def _fits(event: Any) -> bool:
         if not isinstance(text, str) or not 0 < len(text) <= MAX_ID_LENGTH:
             return False
     session, context = event.get("session_id"), event.get("context")
+    # A field that comes twice must be right both times, though the last one counts.
+    if isinstance(event, _Repeated):
+        return all(_fits({**event, name: value}) for name, value in event.fields)
     return (
         _is_number(event.get("ts"))
         and (event.get("value") is None or _is_number(event["value"]))
-        and (session is None or (isinstance(session, str) and len(session) <= MAX_ID_LENGTH))
+        and (
+            session is None
+            or (isinstance(session, str) and len(session) <= MAX_ID_LENGTH and _is_utf8(session))
+        )
         and (context is None or _is_context(context))
     )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that a double can hold: `json` knows no bounds."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
 
 
 def _is_context(context: Any) -> bool:
     return (
         isinstance(context, dict)
         and len(context) <= MAX_CONTEXT
-        and not any(isinstance(value, dict | list) for value in context.values())
+        and all(
+            _is_utf8(name) and _is_scalar(value)
+            for name, value in (
+                context.fields if isinstance(context, _Repeated) else context.items()
+            )
+        )
     )
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, str):
+        return _is_utf8(value)
+    return value is None or isinstance(value, int) or _is_number(value)
 
 
 def _is_text(*texts: str) -> bool:
@@ -209,6 +235,25 @@ def _is_text(*texts: str) -> bool:
         return all(b"\x00" not in text.encode() for text in texts)
     except UnicodeEncodeError:
         return False
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class _Repeated(dict[str, Any]):
+    """An object in which a field comes twice; `fields`: all of them, in order."""
+
+    fields: Sequence[tuple[str, Any]] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeated = _Repeated(found)
+    repeated.fields = pairs
+    return repeated
 
 
 def _no_number(name: str) -> float:

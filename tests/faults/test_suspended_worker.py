@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
+from stream.oracle.run import run_oracle
 from tests.deployment import Deployment, make_events, wait_until
+from tests.faults.record import Record
 
 pytestmark = pytest.mark.faults
 
@@ -15,7 +17,7 @@ USERS = 30
 
 @pytest.mark.timeout(1800)
 def test_a_worker_suspended_past_its_session_wakes_up_to_what_others_did(
-    deployment: Deployment, repeats: int
+    deployment: Deployment, repeats: int, record: Record
 ) -> None:
     first = deployment.start_worker("a")
     first.wait_ready()
@@ -44,3 +46,6 @@ def test_a_worker_suspended_past_its_session_wakes_up_to_what_others_did(
             first.process.send_signal(signal.SIGCONT)
         wait_until("both hold profiles again", is_shared)
         go_on(5)
+    report = run_oracle(deployment.settings)
+    assert report.faults() == []
+    record.note("SIGSTOP past the session, SIGCONT", repeats, report)

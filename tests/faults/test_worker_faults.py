@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
+from stream.oracle.run import run_oracle
 from stream.topic_admin import create_topics
 from tests.deployment import Deployment, deploy, make_events, wait_until
+from tests.faults.record import Record
 
 pytestmark = pytest.mark.faults
 
@@ -63,7 +66,7 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.timeout(1800)
 def test_damaged_local_stores_are_rebuilt_from_the_changelog(
-    deployment: Deployment, repeats: int
+    deployment: Deployment, repeats: int, record: Record
 ) -> None:
     damages: list[Callable[[Path], None]] = [
         _flip_log,
@@ -91,11 +94,12 @@ def test_damaged_local_stores_are_rebuilt_from_the_changelog(
         quarantined = worker.metric("driftline_stores_quarantined_total")
         # A flipped log bit may only cost its tail, which the changelog brings back.
         assert 2 <= quarantined <= 3
+    _judge(deployment, "store deleted, flipped or cut", repeats, record)
 
 
 @pytest.mark.timeout(1800)
 def test_a_worker_killed_again_and_again_under_load_loses_and_doubles_nothing(
-    deployment: Deployment, repeats: int
+    deployment: Deployment, repeats: int, record: Record
 ) -> None:
     each = 0
     for turn in range(max(2, repeats)):
@@ -110,8 +114,13 @@ def test_a_worker_killed_again_and_again_under_load_loses_and_doubles_nothing(
         worker.kill()
     deployment.start_worker().wait_ready()
     _expect(deployment, each)
-    outputs = deployment.recommendations()
-    assert all(entry.release_id == entry.profile_release_id for entry in outputs)
+    _judge(deployment, "kill -9 in mid-batch", max(2, repeats), record)
+
+
+def _judge(deployment: Deployment, fault: str, times: int, record: Record) -> None:
+    report = run_oracle(deployment.settings)
+    assert report.faults() == []
+    record.note(fault, times, report)
 
 
 def _has_applied(deployment: Deployment, events: int) -> bool:
@@ -120,7 +129,7 @@ def _has_applied(deployment: Deployment, events: int) -> bool:
 
 @pytest.mark.timeout(1800)
 def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
-    prefix: str, tiny_language_model: Path, tmp_path: Path, repeats: int
+    prefix: str, tiny_language_model: Path, tmp_path: Path, repeats: int, record: Record
 ) -> None:
     with EmbeddedKafka(tmp_path / "kafka") as kafka:
         create_topics(kafka.bootstrap, topic_specs(prefix))
@@ -128,13 +137,19 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
             worker = deployment.start_worker()
             worker.wait_ready()
             each = 0
-            for _ in range(repeats):
+            away, chance = threading.Event(), random.Random(3)
+            for _ in range(min(repeats, 10)):
                 deployment.send_events(make_events(USERS, each=10, start=each))
                 each += 10
                 kafka.kill()
+                if repeats > 1:
+                    away.wait(chance.uniform(5.0, 30.0))
                 kafka.start()
                 deployment.send_events(make_events(USERS, each=10, start=each))
                 each += 10
                 _expect(deployment, each)
             assert worker.process.poll() is None
+            report = run_oracle(deployment.settings)
+            assert report.faults() == []
+            record.note("broker killed for 5 to 30 s", min(repeats, 10), report)
             assert worker.stop() == 0

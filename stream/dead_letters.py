@@ -1,0 +1,165 @@
+"""`driftline dlq`: what was refused and why, and back to where it came from once that is put right.
+
+A dead letter is the original record with `__connect.errors.*` headers (`stream.publisher`).  A
+replay produces the original bytes again, key, value and the producer's own headers, to the topic
+and partition of the original, and leaves the letter where it is: what is still wrong becomes a
+new letter.  Event ids make an event that is replayed twice harmless, as long as the profile
+remembers them (docs/delivery.md).
+
+Letters are read up to where the topics ended at the start, one at a time: a replay of a million
+takes no more memory than one of ten, and never meets a letter of its own making.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from profiles.config import Settings
+from profiles.errors import TopicError
+from profiles.topics import DEAD_LETTERED, Topics
+from stream.oracle.records import Raw, read_topic
+from stream.outbox import Outbox
+
+PREFIX = "__connect.errors."
+BLOCK = 500
+"""Letters read at a time: reading blocks, and the producer's acknowledgements wait for it."""
+SHOWN_BYTES = 120
+"""What is shown of a payload: a letter may be a megabyte, and a terminal is no place for it."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A dead letter, told.  `partition`, `offset`: where the original stood; `refused_at`: Unix
+    seconds; `payload`: its beginning, for people."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: str
+    bytes: int
+    payload: str
+    refused_at: float
+
+
+class Letters(msgspec.Struct, frozen=True):
+    """What `dlq list` shows: how many there are by topic and reason, and the latest of them."""
+
+    total: int
+    by_reason: dict[str, dict[str, int]]
+    latest: list[Letter]
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What `dlq replay` did: messages acknowledged, by topic and by reason.  `skipped`: had neither
+    key nor payload, which no client sends."""
+
+    total: int
+    by_topic: dict[str, int]
+    by_reason: dict[str, int]
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which letters: of these entities, with these reasons (none: all), of this key, not older
+    than `within_s`."""
+
+    entities: tuple[str, ...] = DEAD_LETTERED
+    reasons: tuple[str, ...] = ()
+    key: bytes | None = None
+    within_s: float | None = None
+
+    def takes(self, raw: Raw, reason: str, now_s: float) -> bool:
+        """Whether a letter is among them."""
+        return (
+            (not self.reasons or reason in self.reasons)
+            and (self.key is None or raw.key == self.key)
+            and (self.within_s is None or raw.timestamp_ms / 1000.0 >= now_s - self.within_s)
+        )
+
+
+def list_letters(settings: Settings, which: Which, limit: int) -> Letters:
+    """Count all, show the latest `limit`.  Raises: BrokerError, TopicError."""
+    by_reason: dict[str, Counter[str]] = {}
+    latest: list[Letter] = []
+    for topic, raw, reason in _read(settings, which):
+        by_reason.setdefault(topic, Counter())[reason] += 1
+        latest.append(_told(topic, raw, reason))
+        if len(latest) > 2 * limit:
+            latest = _latest(latest, limit)
+    counts = {topic: dict(reasons.most_common()) for topic, reasons in by_reason.items()}
+    total = sum(sum(reasons.values()) for reasons in counts.values())
+    return Letters(total, counts, _latest(latest, limit))
+
+
+async def replay_letters(settings: Settings, which: Which, limit: int | None = None) -> Replayed:
+    """Send letters back to where they came from, oldest of each partition first.
+
+    Raises: BrokerError, also for a letter that Kafka does not take back; TopicError.
+    """
+    letters = itertools.islice(_read(settings, which), limit)
+    by_topic: Counter[str] = Counter()
+    by_reason: Counter[str] = Counter()
+    skipped = 0
+    async with Outbox.connected(settings.broker) as outbox:
+        while block := await asyncio.to_thread(list, itertools.islice(letters, BLOCK)):
+            for topic, raw, reason in block:
+                if raw.key is None and raw.value is None:
+                    skipped += 1
+                    continue
+                headers = [pair for pair in raw.headers if not pair[0].startswith(PREFIX)]
+                # A letter stands in the partition of its original.
+                await outbox.send_raw(topic, raw.partition, raw.key, raw.value, headers)
+                by_topic[topic] += 1
+                by_reason[reason] += 1
+        await outbox.drain()
+    counts = dict(by_topic), dict(by_reason.most_common())
+    return Replayed(by_reason.total(), *counts, skipped)
+
+
+def _read(settings: Settings, which: Which) -> Iterator[tuple[str, Raw, str]]:
+    """(original topic, letter, reason) of those that are meant."""
+    unknown = sorted(set(which.entities) - set(DEAD_LETTERED))
+    if unknown:
+        raise TopicError(
+            f"{', '.join(unknown)} have no dead letters; only {', '.join(DEAD_LETTERED)} have"
+        )
+    topics, now_s = Topics.under(settings.topics.prefix), time.time()
+    for entity in which.entities:
+        topic = getattr(topics, entity)
+        for raw in read_topic(settings.broker, topics.dlq(topic)):
+            reason = _header(raw, "exception.class.name")
+            if which.takes(raw, reason, now_s):
+                yield topic, raw, reason
+
+
+def _told(topic: str, raw: Raw, reason: str) -> Letter:
+    payload = raw.value or b""
+    return Letter(
+        topic,
+        raw.partition,
+        int(_header(raw, "offset") or -1),
+        reason,
+        _header(raw, "exception.message"),
+        (raw.key or b"").decode("utf-8", "backslashreplace"),
+        len(payload),
+        payload[:SHOWN_BYTES].decode("utf-8", "backslashreplace"),
+        raw.timestamp_ms / 1000.0,
+    )
+
+
+def _latest(letters: Iterable[Letter], limit: int) -> list[Letter]:
+    return sorted(letters, key=lambda letter: letter.refused_at)[-limit:] if limit else []
+
+
+def _header(raw: Raw, name: str) -> str:
+    """The last header of that name: a letter that was replayed with its headers has two."""
+    return dict(raw.headers).get(PREFIX + name, b"").decode("utf-8", "backslashreplace")
