@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from profiles.config import BrokerSettings
+from profiles.config import BrokerSettings, StoreSettings
 from profiles.metrics import WorkerMetrics
 from profiles.store import PartitionStore
 from profiles.topics import Topics
@@ -67,7 +67,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     state = StateThread()
     partitions = Partitions(
         tmp_path,
-        False,
+        StoreSettings(),
         LAYOUT,
         BrokerSettings(),
         TOPICS,
