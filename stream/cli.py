@@ -7,7 +7,6 @@ a defect and shows its trace.  The learner is imported lazily, and only here.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -21,10 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from profiles.access_control import ROLES, commands
-from profiles.broker_access import security_options
-from profiles.errors import DriftlineError, SettingsError
-from profiles.topics import Topics, topic_specs
+from profiles.errors import DriftlineError
+from profiles.topics import Topics
 from stream.cli_options import (
     ApiHost,
     ApiPort,
@@ -38,6 +35,8 @@ from stream.cli_options import (
 )
 from stream.dlq_cli import dlq_app
 from stream.import_cli import import_command
+from stream.rights_cli import audit_app, erase, export
+from stream.topics_cli import topics_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,14 +44,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
-topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
-audit_app = typer.Typer(no_args_is_help=True, help="Check the log of what was done.")
 releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promote and roll back.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dlq_app, name="dlq")
 app.command("import")(import_command)
+app.command()(export)
+app.command()(erase)
 
 DataSet = Annotated[
     str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
@@ -97,60 +96,6 @@ def broker(
         partitions=settings.topics.partitions,
         prefix=settings.topics.prefix,
     )
-
-
-@topics_app.command("create")
-def topics_create(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Create the topics that are missing; existing ones are never changed.
-
-    Example: `driftline topics create -b kafka:9092`
-    """
-    from stream.topic_admin import create_topics
-
-    settings = read_settings(config, bootstrap)
-    specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
-    created = create_topics(
-        settings.broker.bootstrap,
-        specs,
-        settings.topics.replication,
-        client_options=security_options(settings.broker),
-    )
-    print(f"created {len(created)} of {len(specs)} topics" + "".join(f"\n  {n}" for n in created))
-
-
-@topics_app.command("check")
-def topics_check(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Compare the topics with the contract: names, partition counts, cleanup policies.
-
-    Example: `driftline topics check -b kafka:9092`
-    """
-    from stream.topic_admin import check_topics
-
-    settings = read_settings(config, bootstrap)
-    specs = topic_specs(settings.topics.prefix, settings.topics.partitions)
-    check_topics(
-        settings.broker.bootstrap,
-        specs,
-        settings.broker.connect_timeout_s,
-        client_options=security_options(settings.broker),
-    )
-    print(f"all {len(specs)} topics are as the contract says")
-
-
-@topics_app.command("acls")
-def topics_acls(
-    role: Annotated[str, typer.Argument(help=f"One of {', '.join(ROLES)}.")],
-    principal: Annotated[str, typer.Option(help="Whom to allow.")] = "",
-    config: Config = None,
-) -> None:
-    """The least that a role needs on Kafka, as lines for `kafka-acls.sh`.
-
-    Example: `driftline topics acls worker --principal User:driftline-worker`
-    """
-    if role not in ROLES:
-        raise SettingsError(f"{role!r} is no role; choose one of {', '.join(ROLES)}")
-    for line in commands(role, principal or f"User:{role}", read_settings(config)):
-        print(line)
 
 
 @app.command()
@@ -383,42 +328,6 @@ def oracle(
 
 
 @app.command()
-def export(user: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Everything that the topics hold about a user, as JSON: for whoever asks what is known of her.
-
-    Example: `driftline export user-17 > user-17.json`
-    """
-    from stream.user_rights import export_user
-
-    print_json(export_user(read_settings(config, bootstrap), user))
-
-
-@app.command()
-def erase(
-    user: str,
-    reason: Annotated[str, typer.Option(help="Kept in the erasures topic.")] = "",
-    wait_s: Annotated[float, typer.Option(help="For the receipts; 0: do not wait.", min=0)] = 60.0,
-    config: Config = None,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Forget a user: profile, history, changelog, recommendations, replay examples; print receipts.
-
-    Events sent afterwards begin a new profile.  The learner's receipt names the releases that were
-    trained on the user's events.
-
-    Example: `driftline erase user-17 --reason "asked on 2026-11-25"`
-    """
-    from stream.user_rights import COMPONENTS, request_erasure, wait_for_receipts
-
-    settings = read_settings(config, bootstrap)
-    erasure = asyncio.run(request_erasure(settings, user, reason))
-    if wait_s:
-        print_json(wait_for_receipts(settings, erasure, COMPONENTS, wait_s))
-    else:
-        print_json(erasure)
-
-
-@app.command()
 def earnings(
     within_s: Annotated[
         float, typer.Option(help="An item taken so long after it was shown counts.", min=0)
@@ -525,28 +434,6 @@ def releases_rollback(config: Config = None, bootstrap: Bootstrap = None) -> Non
     from learner.releases_cli import rollback
 
     print_json(rollback(read_settings(config, bootstrap)))
-
-
-@audit_app.command("verify")
-def audit_verify(
-    file: Annotated[
-        Path | None, typer.Argument(help="Default: the one that the settings name.", dir_okay=False)
-    ] = None,
-    anchor: Annotated[
-        str | None, typer.Option(help="What an earlier check printed: shows a cut-off end.")
-    ] = None,
-    config: Config = None,
-) -> None:
-    """Follow the chain of the audit log; ends with 13 where it is broken.
-
-    Note the anchor that it prints somewhere else, and give it to the next check.
-
-    Example: `driftline audit verify data/audit.jsonl`
-    """
-    from profiles.audit import AuditLog
-
-    log = AuditLog.of(read_settings(config)) if file is None else AuditLog(file)
-    print_json(log.verify(anchor))
 
 
 if __name__ == "__main__":
