@@ -84,7 +84,7 @@ class Worker:
     def source(self, chunk: Chunk) -> Source:
         """The open partition that a chunk belongs to."""
         source = self.partitions.get(chunk.partition)
-        assert source is not None, "closed partitions are not fetched"
+        assert source is not None, "agents wait for a partition to open"
         return source
 
 
@@ -98,6 +98,11 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
     def agent(channel: Any, name: str, handle: Any) -> None:
         async def run(stream: Any) -> None:
             async for event in stream.noack().events():
+                # A partition that comes back in a rebalance is read again before it opens, and a
+                # fetch that was under way then still arrives.
+                opened = await worker.partitions.opened(event.value.partition)
+                if opened is None or event.message.generation_id != app.consumer_generation_id:
+                    continue  # never acknowledged: whoever owns the partition fetches it again
                 try:
                     await handle(worker, event.value, event)
                 except Exception as error:

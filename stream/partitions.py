@@ -71,6 +71,15 @@ class Partitions:
         """The open partition of that number."""
         return self._open.get(number)
 
+    async def opened(self, number: int) -> Source | None:
+        """The partition once its profiles are read; None when it is not ours (any more)."""
+        while (opening := self._opening.get(number)) is not None:
+            await asyncio.wait({opening})
+            # A partition that fails to open ends the worker, which stays in `_opening`.
+            if self._opening.get(number) is opening:
+                break
+        return self.get(number)
+
     def sources(self) -> list[Source]:
         """Every open partition."""
         return list(self._open.values())

@@ -143,3 +143,21 @@ async def test_a_store_that_was_away_for_too_long_is_begun_anew(bench: Bench) ->
     assert fresh.store.get_many([b"ann"]) == [None]
     await bench.partitions.close()
     assert bench.failures == []
+
+
+async def test_who_waits_for_a_partition_gets_it_when_it_opens(bench: Bench) -> None:
+    await bench.partitions.assign([0])
+    waiting = asyncio.create_task(bench.partitions.opened(0))
+    await bench.changelog.began.wait()
+    assert not waiting.done()
+    await bench.opening_settled()
+    assert await waiting is bench.partitions.get(0) is not None
+
+
+async def test_who_waits_for_a_partition_that_is_taken_away_gets_none(bench: Bench) -> None:
+    await bench.partitions.assign([0])
+    waiting = asyncio.create_task(bench.partitions.opened(0))
+    await bench.changelog.began.wait()
+    await bench.partitions.assign([])
+    assert await waiting is None
+    assert await bench.partitions.opened(5) is None
