@@ -34,6 +34,7 @@ OPERATIONS = {
     "Read": ACLOperation.READ,
     "Write": ACLOperation.WRITE,
     "Create": ACLOperation.CREATE,
+    "Describe": ACLOperation.DESCRIBE,
     "DescribeConfigs": ACLOperation.DESCRIBE_CONFIGS,
 }
 KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
