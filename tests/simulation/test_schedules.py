@@ -33,7 +33,8 @@ from profiles.config import ServingSettings, load_settings
 from profiles.events import encode
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
-from profiles.state import RecordLayout
+from profiles.state import RecordLayout, decode_records
+from profiles.store import PartitionStore
 from stream.arms import Canary
 from stream.codecs import Rules
 from stream.oracle.catalogue import read_catalogue
@@ -71,6 +72,8 @@ EVENTS = (
     "got its partition back",
 )
 STEPS = 30
+REBUILT = {"state", "profile", "interest", "release", "interest_release", "revision"}
+"""Fields of a record that a rebuild in another release changes."""
 ITEMS = 12
 USERS = 4
 RELEASES = 3
@@ -344,7 +347,20 @@ class Schedule(RuleBasedStateMachine):
         fresh.restore()
         self.expected.check_final(fresh.source.store, self.layout)
         if not self.strangers:
-            assert dict(fresh.source.store.scan()) == dict(store.scan())
+            assert self._facts(fresh.source.store) == self._facts(store)
+
+    def _facts(self, store: PartitionStore) -> dict[bytes, list[bytes]]:
+        """All of every profile but what a rebuild makes anew.
+
+        A sweep whose record is lost with its worker leaves a profile rebuilt in the local store
+        and not in the changelog: whoever restores that one rebuilds it again.
+        """
+        found: dict[bytes, list[bytes]] = {}
+        for user, payload in store.scan():
+            records, tails = decode_records(self.layout, [payload])
+            names = [name for name in records.dtype.names or () if name not in REBUILT]
+            found[user] = [*(records[name].tobytes() for name in names), tails[0]]
+        return found
 
     def _check_outputs(self) -> None:
         """The last event of every user was answered."""
