@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
-from kafka.partitioner.default import murmur2
 
 from profiles.events import Event, encode
+from stream.user_rights import partition_of
 
 BATCH_BYTES = 500_000
 TICK_S = 0.002
@@ -64,7 +64,7 @@ def synthetic_events(
         )
     ]
     keys = [f"user-{user}".encode() for user in who.tolist()]
-    place = {key: (murmur2(key) & 0x7FFFFFFF) % partitions for key in set(keys)}
+    place = {key: partition_of(key, partitions) for key in set(keys)}
     partitions_of = np.array([place[key] for key in keys])
     return Events(keys, values, ids, who, what, ts, partitions_of)
 
