@@ -32,7 +32,7 @@ from benchmarks.offline.protocols import BASE_SHARE, Split, Stage
 from benchmarks.offline.ranking import ranks
 from learner.language import LanguageModel
 from learner.round_types import Candidate
-from profiles.config import ModelSettings
+from profiles.settings.learning import ModelSettings
 from profiles.updater import interest_move, profile_at_start
 
 DECLARED_ITEMS = 5

@@ -41,8 +41,9 @@ from learner.drift import ADWIN_DELTA, DriftSensor, Progress, due
 from learner.replay import ReplayBuffer
 from learner.sampling import ActionWeights
 from learner.sensing import Sensor
-from profiles.config import LearnerSettings, Settings, load_settings
+from profiles.config import Settings, load_settings
 from profiles.release import Release
+from profiles.settings.learning import LearnerSettings
 from stream.datasets.synthetic import DAY_S, START_S, Taste, generate
 
 BASE_SHARE = 0.3

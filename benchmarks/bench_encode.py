@@ -31,10 +31,10 @@ from benchmarks.harness import Result, load_average, median_and_range, pinned, r
 from benchmarks.matmul_ceiling import matmul_ceiling
 from benchmarks.offline.interactions import load_interactions
 from benchmarks.plots import bars, figure
-from profiles.config import ModelSettings
 from profiles.encoder import TextEncoder, base_directory
 from profiles.head import Floats
 from profiles.precision import is_bfloat16_fast
+from profiles.settings.learning import ModelSettings
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
 DEFAULT_BATCH_SIZE = 32

@@ -54,7 +54,7 @@ from benchmarks.harness import (
 )
 from benchmarks.load import OpenLoop, fill, open_loop, synthetic_events
 from benchmarks.plots import figure, grouped
-from profiles.config import ModelSettings
+from profiles.settings.learning import ModelSettings
 from stream.broker import EmbeddedKafka
 
 ENDLESS = {

@@ -33,7 +33,7 @@ from benchmarks.offline.methods import METHODS, PEER_MODULES
 from benchmarks.offline.protocols import PROTOCOLS
 from benchmarks.peer_environment import QUALITY
 from learner.language import LanguageModel
-from profiles.config import ModelSettings
+from profiles.settings.learning import ModelSettings
 from stream.datasets import FORMATS
 
 SMOKE = {"users": 60, "search_cpu_s": 1.0, "fit_cpu_s": 3.0, "refit_cpu_s": 3.0, "seeds": 1}

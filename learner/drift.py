@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from river.drift import ADWIN
 
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 
 ADWIN_DELTA = 0.05
 """Bound on the chance of a false alarm per check, were losses independent.  `make bench-drift`

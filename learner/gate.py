@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from learner.evaluation import Paired
-from profiles.config import LearnerSettings
 from profiles.release import PROBE_COSINE
+from profiles.settings.learning import LearnerSettings
 
 CHANCE_ERRORS = 1.0
 """Standard errors of the paired difference that count as chance."""

@@ -26,11 +26,11 @@ from learner.checkpoint import group
 from learner.peft_methods import RankBudget, make_trainable, unfreeze
 from learner.team import Team
 from profiles.adapter import CONFIG, FULL, WEIGHTS, apply_adapter
-from profiles.config import ModelSettings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import ModelError
 from profiles.head import Floats
 from profiles.precision import is_bfloat16_fast
+from profiles.settings.learning import ModelSettings
 
 SLICE_TEXTS = 4096
 """Texts that several processes read between two exchanges."""

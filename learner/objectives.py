@@ -37,7 +37,7 @@ from learner.losses import (
 )
 from learner.model import Batch, HeadModel
 from learner.sampling import Verdict
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 
 CLICK_NEGATIVES = 256
 """Uniform items that each positive event of a batch is held against, shared by the batch."""

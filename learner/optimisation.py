@@ -15,7 +15,7 @@ from torch import Tensor
 
 from learner.checkpoint import optimiser_tensors, restore_optimiser
 from learner.model import HeadModel
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 
 DECAYED = ("text_weight", "action", "mix_weight", "out_weight", "ff_in", "ff_out")
 FROZEN = ("id_gate", "new_item_gain")

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from profiles.config import ModelSettings
 from profiles.errors import ModelError
+from profiles.settings.learning import ModelSettings
 
 WARM_UP, COOL_DOWN = 0.2, 0.2
 """Shares of a round's language steps before AdaLoRA's budget shrinks and after it is settled."""

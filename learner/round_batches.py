@@ -20,8 +20,8 @@ from learner.sampling import (
     make_windows,
     past_per_batch,
 )
-from profiles.config import LearnerSettings
 from profiles.errors import LearnerError
+from profiles.settings.learning import LearnerSettings
 
 HELD_USERS = 256
 

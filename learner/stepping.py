@@ -22,8 +22,8 @@ from learner.losses import (
 )
 from learner.model import Batch, HeadModel
 from learner.objectives import Objective
-from profiles.config import LearnerSettings
 from profiles.errors import LearnerError
+from profiles.settings.learning import LearnerSettings
 
 ID_DROPOUT = 0.1
 """Share of items whose collaborative part is hidden in a step: keeps text able to stand alone."""

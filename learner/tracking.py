@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from profiles.config import Settings, TrackerSettings
+from profiles.config import Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
+from profiles.settings.learning import TrackerSettings
 
 log = get_logger("learner.tracking")
 

@@ -39,7 +39,7 @@ from learner.stepping import Anchor, batch_loss
 from learner.team import Team
 from learner.twins import table_of, twin_of
 from learner.validation import Validation, validate
-from profiles.config import LearnerSettings, ModelSettings
+from profiles.settings.learning import LearnerSettings, ModelSettings
 
 T = TypeVar("T")
 HEAD_EPOCHS = 3

@@ -34,12 +34,13 @@ from learner.sampling import (
 from learner.segments import whole_segments
 from learner.text_cache import load_text
 from learner.trainer import train_round
-from profiles.config import LearnerSettings, Settings
+from profiles.config import Settings
 from profiles.errors import LearnerError, SettingsError
 from profiles.events import Event, Item
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore
 from profiles.release import open_release
+from profiles.settings.learning import LearnerSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

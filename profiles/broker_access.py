@@ -10,8 +10,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from profiles.config import BrokerSettings
 from profiles.errors import SettingsError
+from profiles.settings.kafka import BrokerSettings
 
 
 # Any: the two clients' own argument types, which neither declares.

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from profiles.adapter import apply_adapter
-from profiles.config import ModelSettings
 from profiles.errors import ModelError
 from profiles.head import Floats
 from profiles.logs import get_logger
 from profiles.precision import is_bfloat16_fast, merged_in_bfloat16
 from profiles.release import file_sha256
+from profiles.settings.learning import ModelSettings
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from profiles.audit import AuditLog
-from profiles.config import ServingSettings
 from profiles.errors import BadMessage
 from profiles.events import (
     Receipt,
@@ -32,6 +31,7 @@ from profiles.events import (
 )
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.topics import Topics
 from stream.broadcast import Broadcast

@@ -10,11 +10,12 @@ import faust
 from profiles.audit import AuditLog
 from profiles.broker_access import security_options
 from profiles.catalog import Catalog
-from profiles.config import BrokerSettings, Settings
+from profiles.config import Settings
 from profiles.encoder import base_sha256
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Expected
+from profiles.settings.kafka import BrokerSettings
 from profiles.signing import load_trusted
 from profiles.state import RecordLayout
 from profiles.topics import Topics

@@ -17,8 +17,8 @@ from aiokafka.structs import TopicPartition
 from mode import Service
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
+from profiles.settings.kafka import BrokerSettings
 from stream.chunks import Chunk
 
 MAX_RECORDS = 2_000

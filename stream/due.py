@@ -20,7 +20,7 @@ import numpy as np
 
 from profiles.applying import Applied, Batch
 from profiles.catalog import Rows
-from profiles.config import ServingSettings
+from profiles.settings.serving import ServingSettings
 from profiles.state import Records
 from stream.codecs import Decoded
 from stream.outputs import Cause

@@ -20,12 +20,12 @@ import numpy as np
 
 from profiles.applying import Applied, Batch
 from profiles.catalog import Catalog, Rows
-from profiles.config import ServingSettings
 from profiles.events import Request, key64
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
 from profiles.store import PartitionStore

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from profiles.config import ModelSettings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError
 from profiles.head import Floats
+from profiles.settings.learning import ModelSettings
 
 KEPT_ADAPTERS = 2
 

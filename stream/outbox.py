@@ -21,9 +21,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError, TopicError
 from profiles.events import check_key
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import MESSAGE_BYTES
 
 WINDOW = 10_000

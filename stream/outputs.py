@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
-from profiles.config import ServingSettings
 from profiles.events import (
     Item,
     Reason,
@@ -30,6 +29,7 @@ from profiles.events import (
 from profiles.exploration import Policy, Slates, explore
 from profiles.head import Floats
 from profiles.scoring import Ranked, history_shares, recommend
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, read_history
 

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from profiles.config import BrokerSettings, StoreSettings
 from profiles.errors import StoreCorruptError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
+from profiles.settings.kafka import BrokerSettings
+from profiles.settings.serving import StoreSettings
 from profiles.state import RecordLayout
 from profiles.store import PartitionStore
 from profiles.topics import Topics

@@ -24,8 +24,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
 from stream.codecs import DeadLetter
 

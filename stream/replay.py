@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from profiles.config import BrokerSettings
 from profiles.errors import SettingsError
 from profiles.events import Event, encode
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
 from stream.datasets import Dataset
 from stream.outbox import Outbox

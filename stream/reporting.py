@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from profiles.config import RolloutSettings
 from profiles.events import OutcomeWindow, encode
 from profiles.metrics import WorkerMetrics
+from profiles.settings.learning import RolloutSettings
 from stream.event_path import EventPath
 from stream.publisher import Message, Publisher, Sent
 from stream.release_feed import ReleaseFeed

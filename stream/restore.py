@@ -17,9 +17,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
 from profiles.metrics import WorkerMetrics
+from profiles.settings.kafka import BrokerSettings
 from profiles.state import RecordLayout, Records, decode_records
 from profiles.store import PartitionStore
 from stream.state_thread import StateThread

@@ -26,7 +26,8 @@ from kafka.admin import (
 from pydantic import SecretStr
 
 from profiles.access_control import ROLES, Role, grants
-from profiles.config import BrokerSettings, Settings
+from profiles.config import Settings
+from profiles.settings.kafka import BrokerSettings
 from stream.broker import EmbeddedKafka
 
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"

@@ -16,8 +16,9 @@ from benchmarks.harness import Result, pinned, say
 from benchmarks.scale.growth import exponent
 from benchmarks.scale.synthetic import profiles, typical_events
 from benchmarks.scale.users import layout_of
-from profiles.config import BrokerSettings, Settings
+from profiles.config import Settings
 from profiles.metrics import WorkerMetrics
+from profiles.settings.kafka import BrokerSettings
 from profiles.state import RecordLayout, encode_records
 from profiles.store import PartitionStore
 from profiles.topics import Topics, topic_specs

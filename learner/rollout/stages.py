@@ -24,7 +24,7 @@ import msgspec
 
 from learner.rollout.arms import Arm, Comparison, compare
 from learner.rollout.betting import Betting
-from profiles.config import RolloutSettings
+from profiles.settings.learning import RolloutSettings
 
 Stage = Literal["shadow", "canary", "watch"]
 Status = Literal["canary", "serving", "refused", "rolled-back", "kept"]

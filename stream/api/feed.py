@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError
 from profiles.logs import get_logger
+from profiles.settings.kafka import BrokerSettings
 from stream.api.read_model import Source
 from stream.outbox import connect, topic_partitions
 

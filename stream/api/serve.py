@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from profiles.config import ApiSettings, Settings
+from profiles.config import Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
+from profiles.settings.access import ApiSettings
 from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy

@@ -17,9 +17,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BadMessage, BrokerError, NoAnswerError
 from profiles.events import Recommendation, decode_json
+from profiles.settings.kafka import BrokerSettings
 from stream.outbox import connect, topic_partitions
 
 REMEMBERED = 10_000

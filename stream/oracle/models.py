@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.config import ModelSettings
 from profiles.errors import ReleaseRefused
 from profiles.events import key64
 from profiles.head import Floats, Head, embed_items
 from profiles.registry import ReleaseStore
 from profiles.release import Expected, Manifest, Release, open_release, read_manifest
+from profiles.settings.learning import ModelSettings
 from stream.oracle.catalogue import Catalogue
 
 Encode = Callable[[Release, list[str]], Floats]

@@ -15,8 +15,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError, TopicError
+from profiles.settings.kafka import BrokerSettings
 
 POLL_MS = 500
 SILENCE_S = 30.0

@@ -11,9 +11,9 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 
-from profiles.config import BrokerSettings
 from profiles.errors import BrokerError, TopicError
 from profiles.events import decode_event, decode_item, encode
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics, topic_specs
 from stream.broker import EmbeddedKafka
 from stream.datasets import Dataset, load_dataset

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from profiles.config import ServingSettings
 from profiles.metrics import WorkerMetrics
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout
 from stream.arms import Canary

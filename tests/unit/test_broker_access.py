@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from profiles.broker_access import security_options
-from profiles.config import BrokerSettings
 from profiles.errors import SettingsError
+from profiles.settings.kafka import BrokerSettings
 
 pytestmark = pytest.mark.unit
 

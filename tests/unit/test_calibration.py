@@ -13,10 +13,10 @@ from learner.catalogue import make_catalogue
 from learner.evaluation import Model
 from learner.sampling import ActionWeights, Segment, to_sequence
 from profiles.calibration import Calibration
-from profiles.config import ServingSettings
 from profiles.evaluation import scores_before
 from profiles.events import Recommendation
 from profiles.head import sigmoid
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import empty_records
 from stream.outputs import Cause, Recommender

@@ -14,9 +14,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 
-from profiles.config import BrokerSettings, Settings
+from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, NoAnswerError, SettingsError
 from profiles.events import Event, Item, Recommendation, encode
+from profiles.settings.kafka import BrokerSettings
 from stream.chunks import Record
 from stream.client import AsyncDriftline, Driftline, asynchronous
 from stream.client.payloads import Contract

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from learner.drift import DriftSensor, Progress, due
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 
 SETTINGS = LearnerSettings(min_events=100, round_events=1000, round_interval_s=60.0)
 

@@ -12,7 +12,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from profiles.catalog import Catalog
-from profiles.config import ServingSettings
 from profiles.events import (
     Event,
     Filters,
@@ -25,6 +24,7 @@ from profiles.events import (
 )
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import in_canary
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, decode_records
 from profiles.store import PartitionStore

@@ -6,7 +6,7 @@ import pytest
 
 from learner.evaluation import Paired
 from learner.gate import Evidence, decide
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 
 SETTINGS = LearnerSettings(gate_tolerance=0.02, forgetting_tolerance=0.1)
 BETTER = Paired(events=500, parent=0.10, candidate=0.12, standard_error=0.002)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from profiles.config import ModelSettings
 from profiles.errors import ModelError
 from profiles.head import Floats
+from profiles.settings.learning import ModelSettings
 from stream.language_model import LanguageModel
 
 pytestmark = pytest.mark.unit

@@ -14,7 +14,7 @@ from learner import objectives
 from learner.model import Batch, HeadModel, from_head
 from learner.objectives import Objective
 from learner.sampling import ActionWeights, Verdict
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 from tests.unit.builders import TEXT_DIM, make_head, unit_rows
 from tests.unit.test_sampling import segment
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learner.model import HeadModel, from_head
 from learner.optimisation import FLOOR, OPTIMISERS, Optimisers, schedule
-from profiles.config import LearnerSettings
+from profiles.settings.learning import LearnerSettings
 from tests.unit.builders import make_head
 
 STEPS = 12

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from profiles.config import BrokerSettings, StoreSettings
 from profiles.metrics import WorkerMetrics
+from profiles.settings.kafka import BrokerSettings
+from profiles.settings.serving import StoreSettings
 from profiles.store import PartitionStore
 from profiles.topics import Topics
 from stream import partitions as module

@@ -11,12 +11,13 @@ import torch
 from learner.bootstrap import bootstrap_release, expected_release
 from learner.language import LanguageModel
 from learner.peft_methods import layer_of
-from profiles.config import ModelSettings, load_settings
+from profiles.config import load_settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError, ReleaseRefused
 from profiles.events import Item
 from profiles.registry import ReleaseStore
 from profiles.release import PROBE_COSINE, check_probe, open_release
+from profiles.settings.learning import ModelSettings
 from tests.unit.language_models import LAYERS, save_language_model
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from profiles.config import BrokerSettings
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
 from stream.publisher import Message, Publisher, Sent
 

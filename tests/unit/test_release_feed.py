@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from profiles.catalog import Catalog
-from profiles.config import ServingSettings
 from profiles.errors import ModelError
 from profiles.events import Item, ReleaseNotice, encode
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed

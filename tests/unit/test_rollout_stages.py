@@ -19,9 +19,9 @@ from learner.rollout.stages import (
     figures,
     first_status,
 )
-from profiles.config import RolloutSettings
 from profiles.events import OutcomeCell
 from profiles.rollout import BUCKETS
+from profiles.settings.learning import RolloutSettings
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from learner.tracking import Onlooker, Tracker, require_tracker, told
-from profiles.config import Settings, TrackerSettings, load_settings
+from profiles.config import Settings, load_settings
 from profiles.errors import SettingsError
+from profiles.settings.learning import TrackerSettings
 
 pytestmark = pytest.mark.unit
 
