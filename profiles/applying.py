@@ -30,7 +30,7 @@ BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Valid events of one partition, in offset order, as columns of M.
+    """Valid events, those of each partition in offset order, as columns of M.
 
     `users` (M,) row of each event's user in the records; `item_rows` (M,) catalogue rows;
     `event_keys`, `item_keys` (M,) 64-bit names; `ts` (M,) Unix seconds; `values` 0 for none.

@@ -4,8 +4,9 @@
     requests   answer                           erasures   forget, and say so
     items      catalogue (every worker, whole)  releases   hot swap (every worker, whole)
 
-Each takes chunks.  A chunk is acknowledged to Faust only when all that it caused is in Kafka, in
-the order of its partition; so what was committed was delivered.  Faust would acknowledge an event
+Each takes chunks, events those of all partitions that wait.  A chunk is acknowledged to Faust only
+when all that it caused is in Kafka, in the order of its partition; so what was committed was
+delivered.  Faust would acknowledge an event
 whose handler raised: so a bad record never raises (it is dead-lettered), and anything unforeseen
 ends the worker (`Delivery.fail`): better restarted than wrong.
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +47,11 @@ from stream.codecs import (
     check_user_key,
     decode_chunk,
     drop_unknown,
-    item_rows,
+    rows_of,
     unknown_items,
 )
 from stream.delivery import Delivery
-from stream.event_path import EventPath, Outcome, Source
+from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.outputs import Cause
@@ -56,6 +59,8 @@ from stream.partitions import Partitions
 from stream.publisher import Message, Publisher, Sent
 from stream.release_feed import ReleaseFeed
 from stream.reporting import Reporting
+from stream.rounds import Rounds, Taken, by_partition
+from stream.source import Outcome, Part, Source
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
 
@@ -112,7 +117,18 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
         run.__name__ = name
         app.agent(channel, name=name)(run)
 
-    agent(keyed(topics.events), "events", take_events)
+    async def run_events(stream: Any) -> None:
+        # Faust hands over one chunk at a time; what arrives while a round is worked on is the next.
+        rounds = Rounds(worker.settings.chunk_records)
+        taking = asyncio.create_task(_take_rounds(app, worker, rounds), name="rounds")
+        try:
+            async for event in stream.noack().events():
+                await rounds.put(event)
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+
+    app.agent(keyed(topics.events), name="events")(run_events)
     agent(keyed(topics.requests), "requests", take_requests)
     agent(keyed(topics.users), "users", take_users)
     agent(keyed(topics.erasures), "erasures", take_erasures)
@@ -134,30 +150,60 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
     app.agent(releases.channel, name="releases")(run_releases)
 
 
-async def take_events(worker: Worker, chunk: Chunk, event: Any) -> None:
-    """Apply a chunk of behaviour events and recommend."""
-    source = worker.source(chunk)
-    sent = Sent()
-    async with source.order:
-        decoded, outcome = await worker.state.run(_try_apply, worker, source, chunk)
-        if outcome is not None:
-            await _send_outcome(worker, sent, chunk, outcome)
-    if outcome is None:
-        missing = unknown_items(decoded, worker.path.catalog)
-        if missing:
-            await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
-        while outcome is None:
-            await worker.catalogue.fill_all()
-            async with source.order:
-                decoded, outcome = await worker.state.run(
-                    _apply_known, worker, source, chunk, decoded
-                )
-                if outcome is not None:
-                    await _send_outcome(worker, sent, chunk, outcome)
-    await _send_dead(worker, sent, chunk, decoded.dead)
-    worker.metrics.batch_events.observe(len(chunk.records))
-    oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
-    await worker.delivery.follow(source, chunk, sent, event, oldest_ms)
+async def _take_rounds(app: ChunkApp, worker: Worker, rounds: Rounds) -> None:
+    while True:
+        events = await rounds.take()
+        try:
+            for partition in {event.value.partition for event in events}:
+                await worker.partitions.opened(partition)
+            # An older generation's are never acknowledged: whoever owns the partition fetches them.
+            now = [e for e in events if e.message.generation_id == app.consumer_generation_id]
+            taken = [
+                (source, one)
+                for one in by_partition(now)
+                if (source := worker.partitions.get(one.chunk.partition)) is not None
+            ]
+            if taken:
+                await take_events(worker, taken)
+        except Exception as error:
+            worker.delivery.fail(error)
+            raise
+
+
+async def take_events(worker: Worker, taken: Sequence[tuple[Source, Taken]]) -> None:
+    """Apply a round of behaviour events and recommend."""
+    sent = [Sent() for _ in taken]
+    async with AsyncExitStack() as held:
+        for source, _ in taken:
+            await held.enter_async_context(source.order)
+        tried = await worker.state.run(_try_apply, worker, taken)
+        for (_, outcome), own, (_, one) in zip(tried, sent, taken, strict=True):
+            if outcome is not None:
+                await _send_outcome(worker, own, one.chunk, outcome)
+    for first_try, own, (source, one) in zip(tried, sent, taken, strict=True):
+        decoded, outcome = first_try
+        if outcome is None:
+            decoded, outcome = await _apply_when_known(worker, source, one, decoded, own)
+        await _send_dead(worker, own, one.chunk, decoded.dead)
+        oldest_ms = one.chunk.records[0].timestamp if outcome.outputs else None
+        await worker.delivery.follow(source, one.chunk, own, one.events, oldest_ms)
+    worker.metrics.batch_events.observe(sum(len(one.chunk.records) for _, one in taken))
+
+
+async def _apply_when_known(
+    worker: Worker, source: Source, one: Taken, decoded: Decoded, sent: Sent
+) -> tuple[Decoded, Outcome]:
+    """The rare case: an event of an item that the catalogue lacks, or has no vector for yet."""
+    missing = unknown_items(decoded, worker.path.catalog)
+    if missing:
+        await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
+    while True:
+        await worker.catalogue.fill_all()
+        async with source.order:
+            decoded, outcome = await worker.state.run(_apply_known, worker, source, one, decoded)
+            if outcome is not None:
+                await _send_outcome(worker, sent, one.chunk, outcome)
+                return decoded, outcome
 
 
 async def _send_outcome(worker: Worker, sent: Sent, chunk: Chunk, outcome: Outcome) -> None:
@@ -167,34 +213,48 @@ async def _send_outcome(worker: Worker, sent: Sent, chunk: Chunk, outcome: Outco
         await worker.publisher.send(sent, topics.recommendations, chunk.partition, outcome.outputs)
 
 
-def _try_apply(worker: Worker, source: Source, chunk: Chunk) -> tuple[Decoded, Outcome | None]:
-    """The usual case in one visit to the state thread: every item known and encoded."""
-    decoded = decode_chunk(chunk.records, worker.rules, time.time())
-    if not _encoded(worker, decoded):
-        return decoded, None
-    return decoded, _apply(worker, source, chunk, decoded)
+def _try_apply(
+    worker: Worker, taken: Sequence[tuple[Source, Taken]]
+) -> list[tuple[Decoded, Outcome | None]]:
+    """The usual case in one visit to the state thread: every item known and encoded.
+
+    A partition with one that is not is left out; it waits alone.
+    """
+    now_s = time.time()
+    decoded = [decode_chunk(one.chunk.records, worker.rules, now_s) for _, one in taken]
+    ready = [at for at, events in enumerate(decoded) if _encoded(worker, events)]
+    outcomes: list[Outcome | None] = [None] * len(taken)
+    parts = [_part(*taken[at], decoded[at]) for at in ready]
+    for at, outcome in zip(ready, _apply(worker, parts), strict=True):
+        outcomes[at] = outcome
+    return list(zip(decoded, outcomes, strict=True))
 
 
 def _apply_known(
-    worker: Worker, source: Source, chunk: Chunk, decoded: Decoded
+    worker: Worker, source: Source, one: Taken, decoded: Decoded
 ) -> tuple[Decoded, Outcome | None]:
     """After waiting: what is still unknown is dead; None if a vector is still missing."""
     decoded = drop_unknown(decoded, worker.path.catalog)
     if not _encoded(worker, decoded):
         return decoded, None
-    return decoded, _apply(worker, source, chunk, decoded)
+    return decoded, _apply(worker, [_part(source, one, decoded)])[0]
 
 
-def _apply(worker: Worker, source: Source, chunk: Chunk, decoded: Decoded) -> Outcome:
-    end = chunk.records[-1].offset + 1
-    behind = max(0, chunk.end - end)
+def _part(source: Source, one: Taken, decoded: Decoded) -> Part:
+    end = one.chunk.records[-1].offset + 1
+    return Part(source, decoded, end, behind=max(0, one.chunk.end - end))
+
+
+def _apply(worker: Worker, parts: Sequence[Part]) -> list[Outcome]:
+    if not parts:
+        return []
     with worker.metrics.batch_seconds.labels("apply").time():
-        return worker.path.apply(source, decoded, end, time.time(), behind)
+        return worker.path.apply(parts, time.time())
 
 
 def _encoded(worker: Worker, decoded: Decoded) -> bool:
     """Whether the item of every event is known and has a vector in every resident space."""
-    rows = item_rows(decoded, worker.path.catalog)
+    rows = rows_of(decoded.events, worker.path.catalog)
     # Resident spaces cover the whole catalogue: a flip and every item message see to that.
     return bool(
         (rows >= 0).all() and all(space.known[rows].all() for space in worker.path.resident)
@@ -222,7 +282,7 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
     sent = Sent()
     await worker.publisher.send(sent, worker.topics.recommendations, chunk.partition, answers)
     await _send_dead(worker, sent, chunk, dead)
-    await worker.delivery.follow(source, chunk, sent, event, chunk.records[0].timestamp)
+    await worker.delivery.follow(source, chunk, sent, [event], chunk.records[0].timestamp)
 
 
 async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
@@ -248,7 +308,7 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
             )
             await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
     await _send_dead(worker, sent, chunk, dead)
-    await worker.delivery.follow(source, chunk, sent, event, None)
+    await worker.delivery.follow(source, chunk, sent, [event], None)
 
 
 async def _encode_declared(
@@ -309,7 +369,7 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
         )
     await worker.publisher.send(sent, worker.topics.receipts, chunk.partition, receipts)
     await _send_dead(worker, sent, chunk, dead)
-    await worker.delivery.follow(source, chunk, sent, event, None)
+    await worker.delivery.follow(source, chunk, sent, [event], None)
 
 
 async def _send_dead(worker: Worker, sent: Sent, chunk: Chunk, dead: list[DeadLetter]) -> None:

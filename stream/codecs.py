@@ -153,21 +153,21 @@ def check_user_key(record: Parsed, user_id: str) -> bytes:
     return user
 
 
-def item_rows(decoded: Decoded, catalog: Catalog) -> Rows:
+def rows_of(events: Sequence[Event], catalog: Catalog) -> Rows:
     """Catalogue row of each event's item, -1 for one that the catalogue does not have."""
     find = catalog.rows.get
-    return np.array([find(event.item_id, -1) for event in decoded.events], dtype=np.intp)
+    return np.array([find(event.item_id, -1) for event in events], dtype=np.intp)
 
 
 def unknown_items(decoded: Decoded, catalog: Catalog) -> set[str]:
     """Items that the catalogue does not have."""
-    rows = item_rows(decoded, catalog)
+    rows = rows_of(decoded.events, catalog)
     return {decoded.events[at].item_id for at in np.flatnonzero(rows < 0).tolist()}
 
 
 def drop_unknown(decoded: Decoded, catalog: Catalog) -> Decoded:
     """Events of items that stayed unknown become dead letters."""
-    rows = item_rows(decoded, catalog)
+    rows = rows_of(decoded.events, catalog)
     unknown = np.flatnonzero(rows < 0).tolist()
     if not unknown:
         return decoded
@@ -184,21 +184,44 @@ def drop_unknown(decoded: Decoded, catalog: Catalog) -> Decoded:
     return Decoded(known.events, known.records, known.users, known.dead + dead)
 
 
-def to_batch(
-    decoded: Decoded, catalog: Catalog, actions: Mapping[str, int]
-) -> tuple[Batch, list[bytes]]:
-    """Columns for `profiles.applying`, and the distinct users that its rows point to, in order.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Events of several chunks, one chunk after another, as columns.
 
-    In the order of their keys, in which RocksDB finds and takes in neighbours from the cache.
+    `users`: whom the rows of `batch.users` point to, each chunk's own in the order of their keys,
+    in which RocksDB finds and takes in neighbours from the cache.  `slices`: where each chunk's
+    users stand; `chunk_of_user`: the same the other way round, a chunk's number for each row.
     """
-    events = decoded.events
-    users = sorted(set(decoded.users))
-    row_of = dict(zip(users, range(len(users)), strict=True))
-    rows = item_rows(decoded, catalog)
+
+    batch: Batch
+    events: Sequence[Event]
+    users: list[bytes]
+    slices: list[slice]
+    chunk_of_user: list[int]
+
+
+def to_batch(chunks: Sequence[Decoded], catalog: Catalog, actions: Mapping[str, int]) -> Columns:
+    """Columns for `profiles.applying`; no partition has two of the chunks."""
+    events = [event for chunk in chunks for event in chunk.events]
+    users: list[bytes] = []
+    slices: list[slice] = []
+    rows_of_events: list[int] = []
+    chunk_of_user: list[int] = []
+    for number, chunk in enumerate(chunks):
+        own = sorted(set(chunk.users))
+        start, stop = len(users), len(users) + len(own)
+        row_of = dict(zip(own, range(start, stop), strict=True))
+        rows_of_events += map(row_of.__getitem__, chunk.users)
+        users += own
+        slices.append(slice(start, stop))
+        chunk_of_user += [number] * len(own)
+    rows = rows_of(events, catalog)
     values = [event.value or 0.0 for event in events]
     batch = Batch(
-        users=np.array([row_of[user] for user in decoded.users], dtype=np.intp),
-        offsets=np.array([record.offset for record in decoded.records], dtype=np.int64),
+        users=np.array(rows_of_events, dtype=np.intp),
+        offsets=np.array(
+            [record.offset for chunk in chunks for record in chunk.records], dtype=np.int64
+        ),
         event_keys=event_keys([event.event_id for event in events]),
         item_rows=rows,
         item_keys=catalog.keys[rows],
@@ -210,4 +233,4 @@ def to_batch(
         .astype(np.float32),
         ts=np.array([event.ts for event in events], dtype=np.float64),
     )
-    return batch, users
+    return Columns(batch, events, users, slices, chunk_of_user)

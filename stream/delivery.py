@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics
 from stream.chunks import Chunk
-from stream.event_path import Outcome, Source
 from stream.publisher import Publisher, Sent
+from stream.source import Outcome, Source
 
-IN_FLIGHT = 8
+IN_FLIGHT = 16
 """Chunks that may wait for acknowledgement at once: bounds memory, hides the round trip."""
 
 
@@ -58,16 +58,16 @@ class Delivery:
         source: Source,
         chunk: Chunk,
         sent: Sent,
-        event: Any,  # Faust's event, whose acknowledgement releases the offsets
+        events: Sequence[Any],  # Faust's, whose acknowledgement releases the offsets
         oldest_ms: int | None,
     ) -> None:
-        """Acknowledge `event` once everything in `sent` is in Kafka.  Waits only for room."""
+        """Acknowledge `events` once everything in `sent` is in Kafka.  Waits only for room."""
         if not self._tasks:
             self.progress_at = time.monotonic()
         await self._room.acquire()
         place = (chunk.topic, chunk.partition)
         task = asyncio.create_task(
-            self._finish(self._last.get(place), source, chunk, sent, event, oldest_ms)
+            self._finish(self._last.get(place), source, chunk, sent, events, oldest_ms)
         )
         self._last[place] = task
         self._tasks.add(task)
@@ -101,7 +101,7 @@ class Delivery:
         source: Source,
         chunk: Chunk,
         sent: Sent,
-        event: Any,
+        events: Sequence[Any],
         oldest_ms: int | None,
     ) -> None:
         try:
@@ -109,7 +109,8 @@ class Delivery:
             if before is not None:
                 await asyncio.shield(before)
             self._note_changelog(source, sent)
-            event.ack()
+            for event in events:
+                event.ack()
             self.positions[chunk.topic, chunk.partition] = chunk.records[-1].offset + 1
             self.progress_at = time.monotonic()
             if oldest_ms is not None:

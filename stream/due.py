@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from profiles.applying import Applied, Batch
+from profiles.applying import Applied
 from profiles.catalog import Rows
 from profiles.settings.serving import ServingSettings
 from profiles.state import Records
-from stream.codecs import Decoded
+from stream.codecs import Columns
 from stream.outputs import Cause
 
 FLUSH_USERS = 500
@@ -82,9 +83,17 @@ class Owed:
         return due
 
 
+class Place(Protocol):
+    """A partition of the events: its topic's identity, its number and what it owes."""
+
+    topic_id: str
+    number: int
+    owed: Owed
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Rows of a batch's users that are recommended to now, each with its cause; the first
+    """Rows of a round's users that are recommended to now, each with its cause; the first
     `fresh` of them are for newly applied events, whose keys are `event_keys`."""
 
     rows: Rows
@@ -97,44 +106,55 @@ class Due:
 
 
 def choose(
-    owed: Owed,
-    place: tuple[str, int],
-    users: Sequence[bytes],
+    sources: Sequence[Place],
+    columns: Columns,
     records: Records,
-    decoded: Decoded,
-    batch: Batch,
     applied: Applied,
     settings: ServingSettings,
     now_s: float,
 ) -> Due:
-    """One recommendation per user and batch, for its last event; `place`: topic id, partition."""
-    is_holding = owed.is_holding(settings, now_s)
-    topic_id, partition = place
+    """One recommendation per user and round, for its last event.
+
+    `sources`: the partition of each of the columns' chunks.
+    """
+    batch, users, events = columns.batch, columns.users, columns.events
+    source_of = columns.chunk_of_user
+    is_holding = np.array([source.owed.is_holding(settings, now_s) for source in sources])
+
+    def cause(kind: str, row: int, at: int, offset: int) -> Cause:
+        source, event = sources[source_of[row]], events[at]
+        return Cause(kind, event.event_id, source.topic_id, source.number, offset, event.ts)
+
     # The last applied event of each user: of several writes to one place, numpy keeps the last.
     last = np.full(len(users), -1, dtype=np.intp)
     last[batch.users[applied.applied]] = applied.applied
     moved = np.flatnonzero(last >= 0)
     moved = moved[np.argsort(last[moved])]  # in order of arrival: so they will be flushed
     due_s = records["emit_ms"][moved] / 1000.0 + settings.user_interval_s
-    is_now = np.full(len(moved), not is_holding) & (due_s <= now_s)
+    is_now = due_s <= now_s
+    if is_holding.any():
+        is_now &= ~is_holding[np.array(source_of)[moved]]
     waits, at_of = moved[~is_now], last[moved[~is_now]]
     # Whole columns: a backlog makes one of these for every event.
     waiting = map(
         Waiting,
         due_s[~is_now].tolist(),
         batch.offsets[at_of].tolist(),
-        [decoded.events[at].event_id for at in at_of.tolist()],
+        [events[at].event_id for at in at_of.tolist()],
         batch.event_keys[at_of].tolist(),
         batch.ts[at_of].tolist(),
     )
-    owed.users.update(zip(map(users.__getitem__, waits.tolist()), waiting, strict=True))
+    owed = [source.owed.users for source in sources]
+    for row, one in zip(waits.tolist(), waiting, strict=True):
+        owed[source_of[row]][users[row]] = one
     rows = moved[is_now].tolist()
     keys = batch.event_keys[last[rows]].tolist()
     causes = []
-    for row, at in zip(rows, last[rows].tolist(), strict=True):
-        event, offset = decoded.events[at], decoded.records[at].offset
-        causes.append(Cause("event", event.event_id, topic_id, partition, offset, event.ts))
-        owed.users.pop(users[row], None)
+    for row, at, offset in zip(
+        rows, last[rows].tolist(), batch.offsets[last[rows]].tolist(), strict=True
+    ):
+        causes.append(cause("event", row, at, offset))
+        owed[source_of[row]].pop(users[row], None)
     chosen = set(rows)
     for at in np.concatenate([applied.replayed, applied.repeated]).tolist():
         row = int(batch.users[at])
@@ -144,7 +164,5 @@ def choose(
         if again and row not in chosen:
             chosen.add(row)
             rows.append(row)
-            event = decoded.events[at]
-            first = int(records["emit_offset"][row])
-            causes.append(Cause("replay", event.event_id, topic_id, partition, first, event.ts))
+            causes.append(cause("replay", row, at, int(records["emit_offset"][row])))
     return Due(np.array(rows, dtype=np.intp), causes, keys)

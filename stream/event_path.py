@@ -1,8 +1,10 @@
-"""From decoded events to stored profiles and ready messages: one partition's batch at a time.
+"""From decoded events to stored profiles and ready messages: a round of events at a time.
 
-Everything here runs on the state thread.  A batch is: read the profiles it touches, apply, choose
-who gets a recommendation, rank, and write profiles and watermark in one RocksDB batch.  What must
-go to Kafka comes back as an `Outcome`; the agent sends it and acknowledges the input afterwards.
+Everything here runs on the state thread.  A round may have events of several partitions: they are
+computed together, since most of a small round's cost is the same however many there are, and
+stored apart.  It is: read the profiles it touches, apply, choose who gets a recommendation, rank,
+and write profiles and watermark of each partition in one RocksDB batch.  What must go to Kafka
+comes back as an `Outcome` for each; the agent sends it and acknowledges the input afterwards.
 
 Written before sent: after a crash in between, the input is read again, recognised as applied, and
 its changelog record and recommendation are sent again from the stored profile.
@@ -10,17 +12,16 @@ its changelog record and recommendation are sent again from the stored profile.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
 from profiles.applying import Applied, Batch
 from profiles.catalog import Catalog, Rows
-from profiles.events import Request, key64
+from profiles.events import Request
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
@@ -31,63 +32,11 @@ from profiles.state import RecordLayout, Records, decode_records, empty_records,
 from profiles.store import PartitionStore
 from profiles.updater import interest_move
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
-from stream.codecs import Decoded, to_batch
-from stream.due import Owed, choose
+from stream.codecs import to_batch
+from stream.due import choose
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
-
-MAX_SEGMENTS = 1_000
-"""Changelog segments that may wait for the ones before them: many more than are ever in flight."""
-
-
-@dataclass(slots=True)
-class Source:
-    """One assigned partition: its store, and where its events come from.
-
-    `changelog_end`: the changelog up to there is in the store, by restore or because it is ours.
-    """
-
-    number: int
-    store: PartitionStore
-    topic: str
-    topic_id: str
-    changelog_end: int = 0
-    closed: bool = False
-    owed: Owed = field(default_factory=Owed)
-    order: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held from a change on the state thread until its records are queued for Kafka: compaction
-    keeps the last record of a user, so the changelog must have the order of the changes."""
-    _own: dict[int, int] = field(default_factory=dict)
-
-    def note_restored(self, end: int) -> None:
-        """The changelog was read up to `end`."""
-        self.changelog_end = max(self.changelog_end, end)
-        self._own.clear()
-
-    def note_changelog(self, begin: int, end: int) -> None:
-        """Our own records stand at `begin` up to `end`; acknowledgements come in any order.
-
-        Over a foreign record the end does not move: whoever wrote it had the partition while we
-        did not, or has lost it and does not know yet.  It is read when the partition opens again.
-        """
-        self._own[begin] = end
-        while (reached := self._own.pop(self.changelog_end, None)) is not None:
-            self.changelog_end = reached
-        if len(self._own) > MAX_SEGMENTS:
-            self._own.clear()
-
-    @property
-    def topic_key(self) -> int:
-        """What a profile stores of the topic's identity."""
-        return key64(self.topic_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a batch leaves to be sent, per topic."""
-
-    changelog: list[Message]
-    outputs: list[Message]
+from stream.source import Outcome, Part, Source
 
 
 @dataclass(slots=True)
@@ -153,43 +102,49 @@ class EventPath:
 
     def load(self, store: PartitionStore, users: Sequence[bytes]) -> Loaded:
         """Profiles of users; a new user gets an empty one."""
-        payloads = store.get_many(users)
+        return self._loaded(users, store.get_many(users))
+
+    def _loaded(self, users: Sequence[bytes], payloads: Sequence[bytes | None]) -> Loaded:
         fresh = [payload is None for payload in payloads]
         records, tails = decode_records(
             self.layout, [self._no_profile if payload is None else payload for payload in payloads]
         )
         return Loaded(list(users), records, tails, fresh)
 
-    def apply(
-        self, source: Source, decoded: Decoded, end: int, now_s: float, behind: int = 0
-    ) -> Outcome:
-        """Apply a chunk's events; `end` is the offset after its last record, and `behind` how
-        many records of the partition are still to be read."""
-        batch, users = to_batch(decoded, self.catalog, self._actions)
+    def apply(self, parts: Sequence[Part], now_s: float) -> list[Outcome]:
+        """Apply a round: the next events of some partitions, each of which occurs once.
+
+        A user who stands in two partitions (a producer that chose them itself) has two profiles.
+        """
+        columns = to_batch([part.decoded for part in parts], self.catalog, self._actions)
+        batch, users = columns.batch, columns.users
         arms = self.arms(users)
-        loaded = self.load(source.store, users)
+        stored = [
+            payload
+            for part, theirs in zip(parts, columns.slices, strict=True)
+            for payload in part.source.store.get_many(users[theirs])
+        ]
+        loaded = self._loaded(users, stored)
         touched = stale(loaded.records, arms) & (loaded.records["events"] > 0)
         self._metrics.profiles_rebuilt.labels("touch").inc(float(touched.sum()))
-        parts = apply_to_arms(
+        applied_by_arm = apply_to_arms(
             loaded.records,
             batch,
             arms,
             self.catalog,
-            source.topic_key,
+            parts[0].source.topic_key,  # partitions of a round are of one topic
             self._settings.prequential_share,
         )
-        applied = joined(parts)
+        applied = joined(applied_by_arm)
         self._count(batch, applied)
-        for arm, part in zip(arms, parts, strict=True):
-            self._count_ranks(arm.space, [users[row] for row in batch.users[part.ranked]], part)
-        source.owed.note_position(behind, self._settings, now_s)
+        for arm, own in zip(arms, applied_by_arm, strict=True):
+            self._count_ranks(arm.space, [users[row] for row in batch.users[own.ranked]], own)
+        for part in parts:
+            part.source.owed.note_position(part.behind, self._settings, now_s)
         due = choose(
-            source.owed,
-            (source.topic_id, source.number),
-            loaded.users,
+            [part.source for part in parts],
+            columns,
             loaded.records,
-            decoded,
-            batch,
             applied,
             self._settings,
             now_s,
@@ -197,9 +152,23 @@ class EventPath:
         fresh = due.rows[: due.fresh]
         self._note_outputs(loaded, fresh, due.causes[: due.fresh], due.event_keys, now_s)
         rebuild_stale(loaded.records, arms, self.catalog, due.rows)
-        outputs = self._recommend(loaded, due.rows, due.causes, arms, now_s)
-        changed = self._save(source, loaded, end, now_s)
-        return Outcome(changed, outputs)
+        outputs: list[list[Message]] = [[] for _ in parts]
+        part_of = columns.chunk_of_user
+        for row, message in self._recommend(loaded, due.rows, due.causes, arms, now_s):
+            outputs[part_of[row]].append(message)
+        written = encode_records(self.layout, loaded.records, loaded.tails)
+        changelogs = [
+            self._write(
+                part.source,
+                users[theirs],
+                written[theirs],
+                sum(loaded.fresh[theirs]),
+                part.end,
+                now_s,
+            )
+            for part, theirs in zip(parts, columns.slices, strict=True)
+        ]
+        return list(map(Outcome, changelogs, outputs))
 
     def answer(
         self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float
@@ -236,8 +205,8 @@ class EventPath:
             for w in waiting.values()
         ]
         self._note_outputs(loaded, rows, causes, [w.event_key for w in waiting.values()], now_s)
-        outputs = self._recommend(loaded, rows, causes, arms, now_s)
-        return Outcome(self._save(source, loaded, None, now_s), outputs)
+        outputs = [message for _, message in self._recommend(loaded, rows, causes, arms, now_s)]
+        return Outcome(self._save(source, loaded, now_s), outputs)
 
     def declare(
         self,
@@ -263,7 +232,7 @@ class EventPath:
         loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))
         loaded.records["revision"] += 1
         loaded.tails[:] = [text.encode() for _, text in users]
-        return self._save(source, loaded, None, now_s)
+        return self._save(source, loaded, now_s)
 
     def sweep(
         self, source: Source, after: bytes | None, count: int, now_s: float
@@ -303,7 +272,7 @@ class EventPath:
             if loaded.tails[at]
         ]
         self._metrics.profiles_rebuilt.labels("sweep").inc(len(users))
-        return self._save(source, loaded, None, now_s), last, wanting
+        return self._save(source, loaded, now_s), last, wanting
 
     def erase(
         self, source: Source, users: Sequence[bytes], now_s: float
@@ -359,8 +328,9 @@ class EventPath:
         causes: Sequence[Cause],
         arms: Sequence[Arm],
         now_s: float,
-    ) -> list[Message]:
-        messages: list[Message] = []
+    ) -> list[tuple[int, Message]]:
+        """Returns: the row of each user who is recommended to, and the message."""
+        messages: list[tuple[int, Message]] = []
         for arm in arms:
             at = arm.among(rows)
             mine, why = rows[at], [causes[position] for position in at.tolist()]
@@ -368,7 +338,7 @@ class EventPath:
             payloads = self._recommender.for_events(
                 loaded.records[mine], [user.decode() for user in users], why, arm.space, now_s
             )
-            messages += [Message(*pair) for pair in zip(users, payloads, strict=True)]
+            messages += zip(mine.tolist(), map(Message, users, payloads), strict=True)
             self._check_candidates(loaded.records[mine], arm.space)
         for cause in causes:
             self._metrics.recommendations.labels(cause.kind).inc()
@@ -387,27 +357,40 @@ class EventPath:
         self._metrics.candidates_found.inc(found)
         self._metrics.candidates_checked.inc(of)
 
-    def _save(self, source: Source, loaded: Loaded, end: int | None, now_s: float) -> list[Message]:
-        """Write profiles and watermark together; returns the changelog messages."""
+    def _save(self, source: Source, loaded: Loaded, now_s: float) -> list[Message]:
+        """Write profiles that no event changed; returns the changelog messages."""
         payloads = encode_records(self.layout, loaded.records, loaded.tails)
+        return self._write(source, loaded.users, payloads, sum(loaded.fresh), None, now_s)
+
+    def _write(
+        self,
+        source: Source,
+        users: Sequence[bytes],
+        payloads: Sequence[bytes],
+        fresh: int,
+        end: int | None,
+        now_s: float,
+    ) -> list[Message]:
+        """Write profiles and watermark together; returns the changelog messages.
+
+        `fresh`: how many of the users are new; `end`: the offset after the last event applied.
+        """
         watermark = source.store.watermark
         applied = watermark.applied if end is None else {**watermark.applied, source.topic: end}
         source.store.write(
-            loaded.users,
+            users,
             payloads,
             msgspec.structs.replace(
                 watermark,
                 applied=applied,
                 topic_ids={**watermark.topic_ids, source.topic: source.topic_id},
                 changelog=max(watermark.changelog, source.changelog_end),
-                count=watermark.count + sum(loaded.fresh),
+                count=watermark.count + fresh,
                 saved_at=now_s,
             ),
         )
         self._metrics.profiles.labels(str(source.number)).set(source.store.watermark.count)
-        return [
-            Message(user, payload) for user, payload in zip(loaded.users, payloads, strict=True)
-        ]
+        return list(map(Message, users, payloads))
 
     def _count(self, batch: Batch, applied: Applied) -> None:
         metrics = self._metrics

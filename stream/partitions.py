@@ -26,8 +26,8 @@ from profiles.settings.serving import StoreSettings
 from profiles.state import RecordLayout
 from profiles.store import PartitionStore
 from profiles.topics import Topics
-from stream.event_path import Source
 from stream.restore import TOMBSTONES_KEPT_S, restore
+from stream.source import Source
 from stream.state_thread import StateThread
 
 log = get_logger("stream.partitions")

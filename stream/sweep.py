@@ -16,8 +16,9 @@ from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
 from stream.delivery import Delivery
-from stream.event_path import EventPath, Outcome, Source
+from stream.event_path import EventPath
 from stream.language_model import LanguageModel
+from stream.source import Outcome, Source
 from stream.state_thread import StateThread
 
 log = get_logger("stream.sweep")

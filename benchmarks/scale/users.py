@@ -30,7 +30,8 @@ from profiles.space import Space
 from profiles.state import RecordLayout, encode_records
 from profiles.store import PartitionStore, Watermark
 from stream.codecs import Rules, decode_chunk
-from stream.event_path import EventPath, Source
+from stream.event_path import EventPath
+from stream.source import Part, Source
 
 ITEMS = 10_000
 FILL = 10_000
@@ -127,7 +128,7 @@ def _size(
             begun = time.perf_counter()
             decoded = decode_chunk(chunk, rules, time.time())
             # Far behind, as in a catch-up: recommending costs the same whatever the users.
-            path.apply(source, decoded, chunk[-1].offset + 1, time.time(), behind=10**9)
+            path.apply([Part(source, decoded, chunk[-1].offset + 1, 10**9)], time.time())
             seconds.append(time.perf_counter() - begun)
         store.close()
     row = {

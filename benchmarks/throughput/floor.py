@@ -70,7 +70,8 @@ def measure(
     batches: list[tuple[Batch, list[bytes]]] = []
 
     def columns() -> int:
-        batches.extend(to_batch(one, catalog, actions) for one in decoded)
+        columns = [to_batch([one], catalog, actions) for one in decoded]
+        batches.extend((one.batch, one.users) for one in columns)
         return count
 
     timed("to_batch", columns)

@@ -16,9 +16,10 @@ from profiles.space import Space
 from profiles.state import RecordLayout
 from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk, drop_unknown
-from stream.event_path import EventPath, Outcome, Source
+from stream.event_path import EventPath
 from stream.publisher import Message
 from stream.restore import absorb
+from stream.source import Outcome, Part, Source
 from tests.simulation.world import Disk, Topic
 from tests.unit.builders import make_record
 
@@ -133,7 +134,7 @@ class SimulatedWorker:
         chunk = [make_record(raw.offset, raw.value, raw.key) for raw in records]
         decoded = drop_unknown(decode_chunk(chunk, self._rules, now_s), self.path.catalog)
         end = records[-1].offset + 1
-        outcome = self.path.apply(self.source, decoded, end, now_s)
+        (outcome,) = self.path.apply([Part(self.source, decoded, end)], now_s)
         dead = [
             Message(
                 letter.record.key,

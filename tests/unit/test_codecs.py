@@ -61,8 +61,9 @@ def test_a_chunk_of_bad_records_only_is_an_empty_batch() -> None:
     decoded = decode_chunk([bad for kind in BAD.values() for bad in kind], RULES, NOW_S)
     assert decoded.events == []
     assert drop_unknown(decoded, catalog) is decoded
-    batch, users = to_batch(decoded, catalog, CODES)
-    assert users == []
+    columns = to_batch([decoded], catalog, CODES)
+    batch = columns.batch
+    assert columns.users == []
     assert all(len(getattr(batch, name)) == 0 for name in batch.__slots__)
 
 
@@ -73,8 +74,9 @@ def test_the_columns_of_a_batch_say_what_the_events_said(catalog: Catalog) -> No
         make_event("ann", 2, "i3", value=-4.0),
     ]
     records = [make_record(offset, event) for offset, event in zip((5, 6, 9), events, strict=True)]
-    batch, users = to_batch(decode_chunk(records, RULES, NOW_S), catalog, CODES)
-    assert users == [b"ann", b"bob"]
+    columns = to_batch([decode_chunk(records, RULES, NOW_S)], catalog, CODES)
+    batch = columns.batch
+    assert columns.users == [b"ann", b"bob"]
     assert batch.users.tolist() == [0, 1, 0]
     assert batch.offsets.tolist() == [5, 6, 9]
     assert batch.event_keys.tolist() == event_keys([event.event_id for event in events]).tolist()
@@ -89,7 +91,7 @@ def test_the_columns_of_a_batch_say_what_the_events_said(catalog: Catalog) -> No
 def test_a_value_is_used_as_the_history_can_keep_it(catalog: Catalog, value: float) -> None:
     """Warnings are errors here: an overflow to infinity would not pass."""
     decoded = decode_chunk([make_record(0, make_event("ann", 1, value=value))], RULES, NOW_S)
-    batch, _ = to_batch(decoded, catalog, CODES)
+    batch = to_batch([decoded], catalog, CODES).batch
     assert batch.values.dtype == np.float32
     assert np.isfinite(batch.values).all()
     assert batch.values.astype(np.float16).tolist() == batch.values.tolist()

@@ -18,8 +18,8 @@ from profiles.store import PartitionStore
 from profiles.topics import Topics
 from stream.chunks import Chunk
 from stream.delivery import IN_FLIGHT, Delivery
-from stream.event_path import Outcome, Source
 from stream.publisher import Message, Publisher, Sent
+from stream.source import Outcome, Source
 from tests.unit.builders import make_record
 
 pytestmark = pytest.mark.unit
@@ -75,7 +75,7 @@ class Desk:
         await self.publisher.send(sent, TOPICS.profiles, partition, [Message(b"u", b"p")])
         records = [make_record(name, b"{}", "u", TOPICS.events, partition)]
         chunk = Chunk(TOPICS.events, partition, records, name + 1)
-        await self.delivery.follow(self.source, chunk, sent, Acknowledged(name, self.acked), 0)
+        await self.delivery.follow(self.source, chunk, sent, [Acknowledged(name, self.acked)], 0)
         return self.publisher.futures[-1]
 
 

@@ -27,7 +27,7 @@ from profiles.space import Space
 from profiles.state import RecordLayout, decode_records, encode_records
 from profiles.store import PartitionStore
 from stream.codecs import Rules, decode_chunk, drop_unknown
-from stream.event_path import EventPath, Outcome, Source
+from stream.event_path import EventPath
 from stream.oracle.catalogue import read_catalogue
 from stream.oracle.ledger import keep_ledger
 from stream.oracle.models import lay_over
@@ -35,6 +35,7 @@ from stream.oracle.quality import judge, later_events
 from stream.oracle.records import Raw
 from stream.oracle.report import OracleReport
 from stream.oracle.run import Evidence, examine
+from stream.source import Outcome, Part, Source
 from tests.unit.builders import (
     ACTIONS,
     EXPECTED,
@@ -168,7 +169,8 @@ def play(
             played.dead.append(
                 Raw(0, len(played.dead), NOW_MS, b"u0", letter.record.value, tuple(named))
             )
-        keep(played, path.apply(source, decoded, records[-1].offset + 1, NOW_S + 0.01))
+        part = Part(source, decoded, records[-1].offset + 1)
+        keep(played, path.apply([part], NOW_S + 0.01)[0])
     source.store.close()
     return played
 

@@ -18,9 +18,9 @@ from profiles.settings.serving import StoreSettings
 from profiles.store import PartitionStore
 from profiles.topics import Topics
 from stream import partitions as module
-from stream.event_path import Source
 from stream.partitions import Partitions
 from stream.restore import TOMBSTONES_KEPT_S
+from stream.source import Source
 from stream.state_thread import StateThread
 from tests.unit.builders import LAYOUT
 
