@@ -664,3 +664,49 @@ def test_an_exploring_worker_logs_propensities_and_repeats_itself_word_for_word(
     for user, told in again.items():
         assert told.output_id == made[user].output_id
         assert told.items == made[user].items
+
+
+# --- rounds -------------------------------------------------------------------------------------
+
+
+def test_partitions_of_one_round_come_out_as_if_each_had_been_alone(open_bench: OpenBench) -> None:
+    """The same user in both, too (a producer that chose partitions itself); one is behind."""
+    catalog = make_catalog(30)
+    chance = np.random.default_rng(3)
+    together = open_bench(catalog)
+    benches = [open_bench(catalog) for _ in range(4)]
+    for number, bench in enumerate(benches):
+        bench.source.number = number % 2
+    mine, theirs = [bench.source for bench in benches[:2]], benches[2:]
+    for turn in range(4):
+        parts, expected = [], []
+        for at, users in enumerate((["ann", "bob", "eve"], ["ann", "zoe"])):
+            events = [
+                make_event(users[chance.integers(len(users))], n, f"i{chance.integers(30)}")
+                for n in range(5 * turn, 5 * turn + 5)
+            ]
+            records = [make_record(5 * turn + n, event) for n, event in enumerate(events)]
+            decoded, end = decode_chunk(records, RULES, NOW_S), 5 * turn + 5
+            parts.append(Part(mine[at], decoded, end, behind=10_000 * at))
+            alone = Part(theirs[at].source, decoded, end, behind=10_000 * at)
+            expected += theirs[at].path.apply([alone], NOW_S + turn)
+        for found, wanted in zip(together.path.apply(parts, NOW_S + turn), expected, strict=True):
+            assert [message.key for message in found.changelog] == [
+                message.key for message in wanted.changelog
+            ]
+            assert list(map(rows_shown, found.outputs)) == list(map(rows_shown, wanted.outputs))
+    for one, other in zip(mine, (bench.source for bench in theirs), strict=True):
+        assert one.store.watermark.applied == other.store.watermark.applied == {"events": 20}
+        assert one.owed.users.keys() == other.owed.users.keys()
+        left, right = dict(one.store.scan(None)), dict(other.store.scan(None))
+        assert left.keys() == right.keys()
+        for user, payload in left.items():
+            stored, wanted_as = (decode_records(LAYOUT, [p])[0] for p in (payload, right[user]))
+            assert_same_profile(stored, wanted_as)
+    assert mine[1].owed.users, "the one that is behind holds its outputs back"
+
+
+def rows_shown(message: Message) -> tuple[str, int, list[str]]:
+    """Whom an output is for, which partition's event caused it, and the items in order."""
+    told = read(message)
+    return told.user_id, told.cause_partition, [item.item_id for item in told.items]

@@ -1,0 +1,63 @@
+"""What waits is taken together, partition by partition, and nothing waits for company."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from stream.chunks import Chunk
+from stream.rounds import WAITING_CHUNKS, Rounds, by_partition
+from tests.unit.builders import make_record
+
+pytestmark = pytest.mark.unit
+
+
+def arrived(partition: int, first: int, count: int = 1) -> SimpleNamespace:
+    """A Faust event that carries `count` records from offset `first` on."""
+    records = [make_record(first + n, b"{}", "u", "events", partition) for n in range(count)]
+    return SimpleNamespace(value=Chunk("events", partition, records, first + count))
+
+
+async def test_a_lone_chunk_is_a_round_of_its_own() -> None:
+    rounds, only = Rounds(100), arrived(0, 5)
+    await rounds.put(only)
+    assert await rounds.take() == [only]
+
+
+async def test_what_arrived_meanwhile_is_one_round_in_order_of_arrival() -> None:
+    rounds = Rounds(100)
+    events = [arrived(at % 3, at) for at in range(7)]
+    for event in events:
+        await rounds.put(event)
+    assert await rounds.take() == events
+
+
+async def test_a_round_is_full_with_the_chunk_that_brings_it_there() -> None:
+    rounds = Rounds(most_records=10)
+    events = [arrived(0, 0, 6), arrived(1, 0, 6), arrived(2, 0, 6)]
+    for event in events:
+        await rounds.put(event)
+    assert await rounds.take() == events[:2]
+    assert await rounds.take() == events[2:]
+
+
+async def test_too_many_waiting_chunks_hold_the_stream_back() -> None:
+    rounds = Rounds(100)
+    for at in range(WAITING_CHUNKS):
+        await rounds.put(arrived(0, at))
+    late = asyncio.create_task(rounds.put(arrived(0, WAITING_CHUNKS)))
+    await asyncio.sleep(0)
+    assert not late.done()
+    await rounds.take()
+    await late
+
+
+def test_chunks_of_one_partition_become_one_and_keep_all_their_acknowledgements() -> None:
+    events = [arrived(1, 0, 2), arrived(0, 7), arrived(1, 2, 3)]
+    first, second = by_partition(events)
+    assert (first.chunk.partition, first.events) == (0, [events[1]])
+    assert second.events == [events[0], events[2]]
+    assert [record.offset for record in second.chunk.records] == [0, 1, 2, 3, 4]
+    assert second.chunk.end == 5
