@@ -99,7 +99,7 @@ class _Learner:
                 settings.store.releases, settings.store.directory / "release-cache"
             )
             self._endpoint = Endpoint(
-                settings.http.host, settings.http.port, metrics.registry, self._ready, self._live
+                settings.http, settings.security, metrics.registry, self._ready, self._live
             )
             opened.callback(self._endpoint.close)
             self._desk = RolloutDesk(

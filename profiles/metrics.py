@@ -14,6 +14,20 @@ LATENCY_BUCKETS_S = (
 ROUND_BUCKETS_S = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
 
+class HttpMetrics:
+    """What every HTTP server tells: metrics and health of worker and learner, API and console."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.refused = Counter(
+            "driftline_http_refused",
+            "Requests that were not let in (reason: rate, no-token, foreign-host, foreign-origin, "
+            "too-large, handshake)",
+            ["reason"],
+            registry=registry,
+        )
+
+
 class WorkerMetrics:
     """What a stream worker tells operators."""
 

@@ -138,7 +138,7 @@ class _Process:
             register(app, worker, items, releases)
             self._connect_rebalances(app, worker)
             endpoint = Endpoint(
-                settings.http.host, settings.http.port, registry, self.why_not_ready, lambda: None
+                settings.http, settings.security, registry, self.why_not_ready, lambda: None
             )
             stack.callback(endpoint.close)
             watchdog = Watchdog(worker.delivery, settings.serving.stall_after_s, EXIT_STALLED)

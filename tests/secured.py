@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kafka import KafkaAdminClient
 from kafka.admin import (
     ACL,
@@ -29,6 +23,7 @@ from profiles.access_control import ROLES, Role, grants
 from profiles.config import Settings
 from profiles.settings.kafka import BrokerSettings
 from stream.broker import EmbeddedKafka
+from tests.certificates import Authority
 
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 OPERATIONS = {
@@ -100,13 +95,13 @@ class Secured:
 @contextmanager
 def secured_kafka(directory: Path) -> Iterator[Secured]:
     """Started, with the users of all roles and no grants."""
-    authority, chain = _certificates(directory)
+    authority = Authority(directory)
     client = "listener.name.client"
     kafka = EmbeddedKafka(
         client_protocol="SASL_SSL",
         server_properties={
             f"{client}.ssl.keystore.type": "PEM",
-            f"{client}.ssl.keystore.location": str(chain),
+            f"{client}.ssl.keystore.location": str(authority.chain("broker")),
             f"{client}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
             f"{client}.scram-sha-512.sasl.jaas.config": SCRAM,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -115,7 +110,7 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
         },
     )
     with kafka:
-        made = Secured(kafka, authority)
+        made = Secured(kafka, authority.file)
         made.add_users(*ROLES)
         yield made
 
@@ -127,41 +122,3 @@ def _administrator(kafka: EmbeddedKafka) -> Iterator[KafkaAdminClient]:
         yield admin
     finally:
         admin.close()
-
-
-def _certificates(directory: Path) -> tuple[Path, Path]:
-    """Files of an authority's certificate, and of the broker's key and certificate."""
-    authority_key, broker_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority = _sign("test authority", authority_key, authority_key, "test authority", True)
-    broker = _sign("broker", broker_key, authority_key, "test authority", False)
-    pem = serialization.Encoding.PEM
-    authority_file, chain_file = directory / "authority.pem", directory / "broker.pem"
-    authority_file.write_bytes(authority.public_bytes(pem))
-    key = broker_key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain_file.write_bytes(key + broker.public_bytes(pem) + authority.public_bytes(pem))
-    return authority_file, chain_file
-
-
-def _sign(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    by: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    is_authority: bool,
-) -> x509.Certificate:
-    now = dt.datetime.now(dt.UTC)
-    loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-        .sign(by, hashes.SHA256())
-    )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from profiles.settings.base import FROZEN
 
+BEYOND_LOOPBACK = "beyond loopback only with security.api_token or security.http_client_ca"
+
 
 class SecuritySettings(BaseModel):
-    """Keys.  `signing_key` (learner) and `trusted_keys` (workers) are Ed25519, PEM files."""
+    """Keys, and who may ask the HTTP servers: metrics, API and console have one policy.
+
+    `signing_key` (learner) and `trusted_keys` (workers) are Ed25519, PEM files; certificates and
+    their keys are PEM files, too.
+    """
 
     model_config = FROZEN
 
@@ -21,8 +28,26 @@ class SecuritySettings(BaseModel):
         None, description="file of the audit log; default: audit.jsonl in store.directory"
     )
     api_token: SecretStr | None = Field(
-        None, min_length=16, description="bearer token of the HTTP API and the console"
+        None, min_length=16, description="bearer token of metrics, HTTP API and console"
     )
+    http_cert: Path | None = Field(
+        None, description="certificate of the HTTP servers: they then speak TLS only"
+    )
+    http_key: Path | None = Field(None, description="its key; default: in http_cert")
+    http_key_password: SecretStr | None = None
+    http_client_ca: Path | None = Field(
+        None, description="authority that a client's certificate must be of (mutual TLS)"
+    )
+    http_requests_per_s: float = Field(
+        100.0, ge=0, description="of one client's address, at each HTTP server; 0 without limit"
+    )
+    http_burst: int = Field(200, ge=1, description="requests that may come at once")
+
+    @model_validator(mode="after")
+    def _check_http(self) -> Self:
+        if self.http_cert is None and (self.http_key or self.http_client_ca):
+            raise ValueError("http_key and http_client_ca need http_cert, the server's own")
+        return self
 
 
 class ApiSettings(BaseModel):
@@ -30,7 +55,7 @@ class ApiSettings(BaseModel):
 
     model_config = FROZEN
 
-    host: str = Field("127.0.0.1", description="beyond loopback only with security.api_token")
+    host: str = Field("127.0.0.1", description=BEYOND_LOOPBACK)
     port: int = Field(8080, ge=0, le=65_535)
     users: int = Field(
         20_000, ge=1, description="newest profiles and newest recommendations kept in memory"
@@ -44,5 +69,5 @@ class HttpSettings(BaseModel):
 
     model_config = FROZEN
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description=BEYOND_LOOPBACK)
     port: int = Field(0, ge=0, le=65_535)

@@ -11,10 +11,13 @@ import importlib.metadata
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import PlainTextResponse, Response
 
 from profiles.config import Settings
+from profiles.metrics import HttpMetrics
 from stream.api.bodies import add_error_handlers
 from stream.api.document import DESCRIPTION, components
 from stream.api.guard import PROTECTED, Guard, Policy
@@ -27,9 +30,10 @@ from stream.api.writes import write_routes
 def create_app(parts: Parts, *more: APIRouter) -> FastAPI:
     """The application, with further routes if any, behind its guard.
 
-    Raises: SettingsError when others could reach it and there is no token.
+    Raises: SettingsError when others could reach it and need neither token nor certificate.
     """
     policy = Policy.of(parts.settings)
+    metrics = HttpMetrics(CollectorRegistry())
     register_url_convertor("anything", _Anything())
     app = FastAPI(
         title="driftline",
@@ -42,16 +46,21 @@ def create_app(parts: Parts, *more: APIRouter) -> FastAPI:
     app.include_router(read_routes(parts))
     app.include_router(write_routes(parts))
     app.include_router(_health(parts))
+    app.include_router(_metrics(metrics))
     for router in more:
         app.include_router(router)
     add_error_handlers(app)
-    app.add_middleware(Guard, policy=policy)
+
+    def on_refusal(reason: str) -> None:
+        metrics.refused.labels(reason).inc()
+
+    app.add_middleware(Guard, policy=policy, on_refusal=on_refusal)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:  # Any: an OpenAPI document
         document = plain()
-        document.setdefault("components", {}).update(components(policy.token is not None))
-        if policy.token is not None:
+        document.setdefault("components", {}).update(components(policy.web.token is not None))
+        if policy.web.token is not None:
             for path, operations in document["paths"].items():
                 for operation in operations.values() if path.startswith(PROTECTED) else ():
                     operation["security"] = [{"token": []}]
@@ -91,6 +100,16 @@ def _health(parts: Parts) -> APIRouter:
     async def readyz() -> Response:
         """503 with the reason in one line until the topics have been read to their ends."""
         return _probed(parts.why_not_ready())
+
+    return router
+
+
+def _metrics(metrics: HttpMetrics) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/metrics")
+    async def told() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router
 

@@ -39,6 +39,7 @@ REFUSALS = {
     404: "Not known here",
     413: "The body is too large",
     415: "The body is not application/json",
+    429: "Too many requests of this client; `Retry-After` says when to come back",
     422: "The request breaks the contract; the body says where",
     503: "Kafka does not answer",
     504: "No worker answered in time",
@@ -80,7 +81,7 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
 def answers(kind: type[msgspec.Struct], *refusals: int, status: int = 200) -> dict[int | str, Json]:
     """The responses of a route: its value, and the ways in which it is refused."""
     good = {"description": "Done" if status == 202 else "Found", "content": _content(kind)}
-    always = (401, 403)
+    always = (401, 403, 429)
     return {
         status: good,
         **{

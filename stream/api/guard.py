@@ -1,18 +1,17 @@
-"""What stands before every request: who may ask, how much may be sent, what browsers are told.
+"""What stands before every request: who may ask, how often, how much, what browsers are told.
 
-Without a token only this machine can ask, and a web page of another origin must not use the
-visitor's browser for it: the Host header must name loopback (against DNS rebinding), and a request
-that changes something must not come from another origin.  Log lines name the route, never the path:
-paths hold user ids.
+Who may ask is `profiles.web_policy`'s matter.  A request that changes something must not come from
+another origin.  Log lines name the route, never the path or the query: they hold user ids.  The
+headers are on every answer, also on the 500 of a defect, which is written here: Starlette writes
+its own outside of all middleware.
 """
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,70 +20,39 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from profiles.config import Settings
-from profiles.errors import SettingsError
 from profiles.logs import get_logger
+from profiles.web_policy import SECURITY_HEADERS, WebPolicy
 from stream.api.views import Problem
 
 log = get_logger("stream.api")
 
-SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-PROTECTED = "/v1/"
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+PROTECTED = ("/v1/", "/metrics")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`token`: what protected routes want; None: only loopback names are answered."""
+    """Who may ask, and how large a body may be."""
 
-    token: str | None
+    web: WebPolicy
     max_body_bytes: int
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        """The policy of these settings.
-
-        Raises: SettingsError when others could reach the API and there is no token.
-        """
-        host, secret = settings.api.host, settings.security.api_token
-        if secret is None and not is_loopback(host):
-            raise SettingsError(
-                f"api.host is {host!r}, which other machines can reach, and there is no token: set "
-                "DRIFTLINE_SECURITY__API_TOKEN to a secret of at least 16 characters (`openssl "
-                "rand -hex 24` makes one), or keep api.host at 127.0.0.1"
-            )
-        token = None if secret is None else secret.get_secret_value()
-        return cls(token, settings.api.max_body_bytes)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is of this machine alone.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        """The policy of these settings.  Raises: SettingsError, as `WebPolicy.of`."""
+        web = WebPolicy.of(settings.security, settings.api.host, "api.host")
+        return cls(web, settings.api.max_body_bytes)
 
 
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    def __init__(
+        self, app: ASGIApp, policy: Policy, on_refusal: Callable[[str], None] = lambda reason: None
+    ) -> None:
         self._app = app
         self._policy = policy
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the body bounded and the headers added."""
@@ -92,12 +60,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began_s = time.perf_counter()
-        status = 500
+        status, has_begun = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -109,6 +77,12 @@ class Guard:
                 await refusal(scope, receive, answer)
             else:
                 await self._app(scope, self._bounded(receive), answer)
+        except Exception:
+            if not has_begun:
+                await problem(500, "defect", "driftline failed; its log says why")(
+                    scope, receive, answer
+                )
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "")
             took_ms = round((time.perf_counter() - began_s) * 1000, 1)
@@ -116,26 +90,34 @@ class Guard:
             say("request", method=scope["method"], route=route, status=status, ms=took_ms)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
+        headers, web = Headers(scope=scope), self._policy.web
+        wait_s = web.limit.wait_s((scope.get("client") or ("",))[0])
+        if wait_s:
+            told = self._refused(429, "rate", "too many requests of this client; come back later")
+            told.headers["retry-after"] = str(math.ceil(wait_s))
+            return told
         host = headers.get("host", "")
-        if self._policy.token is None and _name(host) not in LOOPBACK_NAMES:
-            return problem(403, "foreign-host", f"host {host!r} is not this machine's own name")
+        if web.refuses_host(host):
+            said = f"host {host!r} is not this machine's own name"
+            return self._refused(403, "foreign-host", said)
         origin = headers.get("origin")
         if scope["method"] not in SAFE_METHODS and origin not in (
             None, f"http://{host}", f"https://{host}",
         ):  # fmt: skip
-            return problem(403, "foreign-origin", f"origin {origin!r} is not this server")
+            return self._refused(403, "foreign-origin", f"origin {origin!r} is not this server")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._policy.max_body_bytes:
-            return problem(413, "too-large", self._limit())
-        if self._policy.token is not None and scope["path"].startswith(PROTECTED):
-            kind, _, given = headers.get("authorization", "").partition(" ")
-            ours = self._policy.token.encode()
-            if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), ours):
-                told = problem(401, "no-token", "send `Authorization: Bearer <token>`")
-                told.headers["www-authenticate"] = "Bearer"
-                return told
+            return self._refused(413, "too-large", self._limit())
+        is_protected = scope["path"].startswith(PROTECTED)
+        if is_protected and not web.admits(headers.get("authorization", "")):
+            told = self._refused(401, "no-token", "send `Authorization: Bearer <token>`")
+            told.headers["www-authenticate"] = "Bearer"
+            return told
         return None
+
+    def _refused(self, status: int, error: str, message: str) -> Response:
+        self._on_refusal(error)
+        return problem(status, error, message)
 
     def _bounded(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""
@@ -159,15 +141,3 @@ def problem(status: int, error: str, message: str) -> Response:
     """A response that says why not."""
     body = msgspec.json.encode(Problem(error, message))
     return Response(body, status, media_type="application/json")
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without port and brackets.
-
-    >>> _name("[::1]:8080"), _name("localhost:80"), _name("127.0.0.1")
-    ('::1', 'localhost', '127.0.0.1')
-    """
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

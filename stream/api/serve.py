@@ -13,13 +13,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from profiles.config import Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
 from profiles.settings.access import ApiSettings
+from profiles.web_policy import SECURITY_HEADERS, WebPolicy
 from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
@@ -40,12 +43,32 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(H11Protocol):
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn answers what is no HTTP before any application sees it: with our headers."""
+        headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        answer = [
+            h11.Response(status_code=400, headers=[*headers, *SECURITY_HEADERS.items()]),
+            h11.Data(data=msg.encode()),
+            h11.EndOfMessage(),
+        ]
+        for part in answer:
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
+
+
 async def run_server(
-    app: FastAPI, listener: socket.socket, on_stop: Callable[[], None] = lambda: None
+    app: FastAPI,
+    listener: socket.socket,
+    web: WebPolicy,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.  `on_stop` ends what would keep connections open."""
+    tls = web.tls
     config = uvicorn.Config(
         app,
+        http=_Protocol,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
         log_config=None,  # `profiles.logs` has configured it
         access_log=False,  # its lines hold paths, and so user ids
         server_header=False,
@@ -68,11 +91,11 @@ async def run_server(
 
 def serve(settings: Settings, told: Callable[[str], None] = print) -> None:
     """Run the HTTP API.  Raises: SettingsError, BrokerError, TopicError."""
-    Policy.of(settings)  # refused before anything is opened
-    asyncio.run(_serve(settings, told))
+    # Refused before anything is opened.
+    asyncio.run(_serve(settings, Policy.of(settings).web, told))
 
 
-async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, web: WebPolicy, told: Callable[[str], None]) -> None:
     model = ReadModel(settings)
     async with (
         AsyncDriftline(settings) as client,
@@ -80,8 +103,9 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
     ):
         app = create_app(Parts(settings, model, client, feed.why_not_ready, feed.why_not_live))
         with open_port(settings.api) as listener:
-            told(f"driftline's API listens on {address(settings.api.host, listener)}/openapi.json")
-            await run_server(app, listener)
+            at = address(web, settings.api.host, listener)
+            told(f"driftline's API listens on {at}/openapi.json")
+            await run_server(app, listener, web)
 
 
 def open_port(api: ApiSettings) -> socket.socket:
@@ -96,7 +120,7 @@ def open_port(api: ApiSettings) -> socket.socket:
         ) from error
 
 
-def address(host: str, listener: socket.socket) -> str:
+def address(web: WebPolicy, host: str, listener: socket.socket) -> str:
     """The URL at which a listener is reached from this machine."""
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
+    return f"{web.scheme}://{shown}:{listener.getsockname()[1]}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from profiles.config import Settings
 from profiles.topics import Topics
+from profiles.web_policy import WebPolicy
 from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
@@ -30,11 +31,11 @@ def run_console(settings: Settings, desk: Desk, told: Callable[[str], None] = pr
 
     Raises: SettingsError, BrokerError, TopicError.
     """
-    Policy.of(settings)  # refused before anything is opened
-    asyncio.run(_run(settings, desk, told))
+    # Refused before anything is opened.
+    asyncio.run(_run(settings, Policy.of(settings).web, desk, told))
 
 
-async def _run(settings: Settings, desk: Desk, told: Callable[[str], None]) -> None:
+async def _run(settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[str], None]) -> None:
     model, signs = ReadModel(settings), Signs(Topics.under(settings.topics.prefix))
     live = Live(signs)
     followed = {source.topic for source in model.sources}
@@ -60,8 +61,8 @@ async def _run(settings: Settings, desk: Desk, told: Callable[[str], None]) -> N
         with open_port(settings.api) as listener:
             looking = asyncio.create_task(live.run(gauges))
             try:
-                told(f"driftline's console is at {address(settings.api.host, listener)}/")
-                await run_server(app, listener, on_stop)
+                told(f"driftline's console is at {address(web, settings.api.host, listener)}/")
+                await run_server(app, listener, web, on_stop)
             finally:
                 looking.cancel()
                 with suppress(asyncio.CancelledError):

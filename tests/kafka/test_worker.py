@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
 from profiles.events import Event, Filters, Item, Recommendation, Request, User, encode
@@ -215,3 +216,18 @@ def _event(**changes: Any) -> bytes:
         **changes,
     }
     return json.dumps(values).encode()
+
+
+def test_a_worker_listens_on_one_port_of_loopback_and_faust_on_none(
+    deployment: Deployment,
+) -> None:
+    worker = deployment.start_worker()
+    worker.wait_ready()
+    process = psutil.Process(worker.process.pid)
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for each in [process, *process.children(recursive=True)]
+        for connection in each.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", int(worker.url("").rpartition(":")[2].strip("/")))}

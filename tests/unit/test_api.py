@@ -255,8 +255,8 @@ def with_api(settings: Settings, token: str | None = None, **api: object) -> Set
 def test_beyond_loopback_a_token_is_needed_and_its_absence_is_explained() -> None:
     with pytest.raises(SettingsError, match="DRIFTLINE_SECURITY__API_TOKEN"):
         Policy.of(with_api(SETTINGS, host="192.0.2.7"))
-    assert Policy.of(with_api(SETTINGS, TOKEN, host="192.0.2.7")).token == TOKEN
-    assert Policy.of(with_api(SETTINGS, host="::1")).token is None
+    assert Policy.of(with_api(SETTINGS, TOKEN, host="192.0.2.7")).web.token == TOKEN
+    assert Policy.of(with_api(SETTINGS, host="::1")).web.token is None
 
 
 def test_with_a_token_every_route_of_the_api_wants_it(model: ReadModel, client: FakeClient) -> None:

@@ -13,6 +13,7 @@ from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from profiles.config import Settings
+from profiles.settings.access import SecuritySettings
 from stream.api.app import create_app
 from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
@@ -20,7 +21,7 @@ from tests.unit.test_api import TOKEN, FakeClient, with_api
 
 pytestmark = pytest.mark.unit
 
-SETTINGS = with_api(Settings(), TOKEN)
+SETTINGS = with_api(Settings(security=SecuritySettings(http_requests_per_s=0)), TOKEN)
 APP = create_app(Parts(SETTINGS, ReadModel(SETTINGS), FakeClient(), lambda: None))
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 

@@ -20,8 +20,9 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from profiles.config import Settings, load_settings
-from profiles.metrics import LearnerMetrics, WorkerMetrics
+from profiles.metrics import HttpMetrics, LearnerMetrics, WorkerMetrics
 from profiles.topics import Topics
+from profiles.web_policy import WebPolicy
 from stream import cli
 
 pytestmark = pytest.mark.unit
@@ -53,7 +54,7 @@ def samples() -> dict[str, frozenset[str]]:
         "info": ("_info",),
     }
     found: dict[str, frozenset[str]] = {}
-    for family in (WorkerMetrics, LearnerMetrics):
+    for family in (HttpMetrics, WorkerMetrics, LearnerMetrics):
         for metric in vars(family(CollectorRegistry())).values():
             for described in metric.describe() if hasattr(metric, "describe") else ():
                 for suffix in suffixes[described.type]:
@@ -183,6 +184,7 @@ def test_compose_sets_settings_that_exist_to_values_that_are_allowed(
             settings = load_settings()
         assert settings.http.port != 0, "a health check needs a port that is known"
         assert settings.broker.bootstrap == "kafka:19092"
+        WebPolicy.of(settings.security, settings.http.host, "http.host")  # else it would not start
 
 
 def test_compose_services_that_share_topics_agree_on_their_settings() -> None:
@@ -203,6 +205,9 @@ def test_compose_volumes_and_dependencies_are_declared() -> None:
         target = job["dns_sd_configs"][0]
         assert set(target["names"]) <= compose["services"].keys()
         assert str(target["port"]) == image_environment()["DRIFTLINE_HTTP__PORT"]
+        secret = job["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+        assert compose["secrets"][secret] == {"environment": "API_TOKEN"}
+        assert secret in compose["services"]["prometheus"]["secrets"]
 
 
 def test_workers_may_only_read_the_release_store() -> None:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from profiles.endpoint import Endpoint
 from profiles.errors import SettingsError
 from profiles.metrics import WorkerMetrics
+from profiles.settings.access import HttpSettings, SecuritySettings
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +34,13 @@ def health() -> Health:
 def endpoint(health: Health) -> Iterator[Endpoint]:
     metrics = WorkerMetrics(CollectorRegistry())
     metrics.swaps.inc(3)
-    served = Endpoint("127.0.0.1", 0, metrics.registry, lambda: health.ready, lambda: health.live)
+    served = Endpoint(
+        HttpSettings(),
+        SecuritySettings(http_requests_per_s=0),
+        metrics.registry,
+        lambda: health.ready,
+        lambda: health.live,
+    )
     yield served
     served.close()
 
@@ -79,4 +86,10 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> 
 
 def test_a_port_that_is_taken_is_a_settings_error_with_a_remedy(endpoint: Endpoint) -> None:
     with pytest.raises(SettingsError, match=r"http\.port=\d+ cannot be opened.*or 0 for any"):
-        Endpoint("127.0.0.1", endpoint.port, CollectorRegistry(), lambda: None, lambda: None)
+        Endpoint(
+            HttpSettings(port=endpoint.port),
+            SecuritySettings(),
+            CollectorRegistry(),
+            lambda: None,
+            lambda: None,
+        )
