@@ -30,7 +30,7 @@ from profiles.errors import DriftlineError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics, topic_specs
-from stream.agents import Worker, register
+from stream.agents import register
 from stream.allocator import keep_freed_memory
 from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
@@ -42,6 +42,7 @@ from stream.state_thread import StateThread
 from stream.topic_admin import check_offsets, check_topics, check_unchanged, topic_ids
 from stream.watchdog import Watchdog
 from stream.watching import watch_lag, watch_ready, watch_topics
+from stream.worker import Worker
 
 log = get_logger("stream.app")
 

@@ -19,7 +19,6 @@ from profiles.settings.kafka import BrokerSettings
 from profiles.signing import load_trusted
 from profiles.state import RecordLayout
 from profiles.topics import Topics
-from stream.agents import Worker
 from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import ChunkApp
@@ -34,6 +33,7 @@ from stream.release_feed import ReleaseFeed
 from stream.reporting import Reporting
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
+from stream.worker import Worker
 
 
 def new_app(settings: Settings, directory: Path) -> ChunkApp:

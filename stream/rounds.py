@@ -9,7 +9,7 @@ brings (decision 0038).  At rest a round is one chunk: nothing ever waits for co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +30,50 @@ class Taken:
 class Rounds:
     """Faust's events between their arrival and the round that takes them.
 
-    `most_records`: a round is full with the chunk that brings it there.
+    `most_records`: a round is full with the chunk that brings it there.  A partition that is held
+    takes part in no round; what arrives of it keeps its place.
     """
 
     def __init__(self, most_records: int) -> None:
         self._most_records = most_records
-        self._waiting: asyncio.Queue[Any] = asyncio.Queue(WAITING_CHUNKS)
+        self._waiting: list[Any] = []
+        self._held: set[int] = set()
+        self._changed = asyncio.Condition()
 
     async def put(self, event: Any) -> None:
-        """Leave an event for the next round; waits while too many do."""
-        await self._waiting.put(event)
+        """Leave an event for a round; waits while too many do."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._waiting) < WAITING_CHUNKS)
+            self._waiting.append(event)
+            self._changed.notify_all()
 
     async def take(self) -> list[Any]:
         """Wait for an event, then return it and what else is there, in order of arrival."""
-        events = [await self._waiting.get()]
-        records = len(events[0].value.records)
-        while records < self._most_records and not self._waiting.empty():
-            events.append(self._waiting.get_nowait())
-            records += len(events[-1].value.records)
-        return events
+        async with self._changed:
+            await self._changed.wait_for(lambda: any(map(self._is_free, self._waiting)))
+            taken: list[Any] = []
+            records = 0
+            for event in filter(self._is_free, self._waiting):
+                taken.append(event)
+                records += len(event.value.records)
+                if records >= self._most_records:
+                    break
+            self._waiting = [event for event in self._waiting if event not in taken]
+            self._changed.notify_all()
+            return taken
+
+    async def without(self, partition: int, work: Awaitable[None]) -> None:
+        """Do `work` for a partition; until it is done no round takes what follows of it."""
+        self._held.add(partition)
+        try:
+            await work
+        finally:
+            self._held.discard(partition)
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _is_free(self, event: Any) -> bool:
+        return event.value.partition not in self._held
 
 
 def by_partition(events: Iterable[Any]) -> list[Taken]:

@@ -12,8 +12,8 @@ from profiles.errors import BrokerError, TopicError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics
-from stream.agents import Worker
 from stream.chunks import ChunkApp
+from stream.worker import Worker
 
 log = get_logger("stream.watching")
 

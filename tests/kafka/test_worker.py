@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from profiles.events import Event, Filters, Item, Recommendation, Request, User, encode
+from stream.user_rights import partition_of
 from tests.deployment import Deployment, make_events, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -58,6 +59,31 @@ def test_events_become_profiles_and_recommendations_and_bad_ones_dead_letters(
         assert entry.release_id == entry.profile_release_id
         assert len(entry.items) == 10
         assert all(item.title and item.reasons for item in entry.items)
+    assert worker.stop() == 0
+
+
+def test_an_event_of_an_unknown_item_holds_up_its_own_partition_only(
+    deployment: Deployment,
+) -> None:
+    worker = deployment.start_worker(DRIFTLINE_SERVING__CATALOGUE_WAIT_S="600")
+    worker.wait_ready()
+    place = {user: partition_of(user.encode(), 4) for user in map("user-{}".format, range(20))}
+    early = "user-0"
+    elsewhere = next(user for user in place if place[user] != place[early])
+    late = Item("late", "a song that comes after its first listener")
+    deployment.send_events([Event("on-late", early, late.item_id, "like", 2e6)])
+    deployment.send_events([Event("after-it", early, "item-1", "like", 2e6)])
+    deployment.send_events([Event("beside-it", elsewhere, "item-2", "like", 2e6)])
+
+    def answered() -> list[str]:
+        return [entry.cause_id for entry in deployment.recommendations()]
+
+    wait_until("the other partition's answer", lambda: "beside-it" in answered())
+    assert deployment.applied() == {elsewhere: 1}
+    deployment.send(deployment.topics.items, late.item_id, encode(late))
+    deployment.wait_applied(3)
+    assert deployment.applied() == {early: 2, elsewhere: 1}
+    assert worker.metric("driftline_dead_letters_total") == 0
     assert worker.stop() == 0
 
 

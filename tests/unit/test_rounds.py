@@ -61,3 +61,31 @@ def test_chunks_of_one_partition_become_one_and_keep_all_their_acknowledgements(
     assert second.events == [events[0], events[2]]
     assert [record.offset for record in second.chunk.records] == [0, 1, 2, 3, 4]
     assert second.chunk.end == 5
+
+
+async def test_a_held_partition_sits_out_and_keeps_its_order() -> None:
+    rounds, done = Rounds(100), asyncio.Event()
+    slow = [arrived(0, 0), arrived(0, 1)]
+    holding = asyncio.create_task(rounds.without(0, asyncio.wait_for(done.wait(), None)))
+    await asyncio.sleep(0)
+    for event in (slow[0], arrived(1, 0), slow[1]):
+        await rounds.put(event)
+    (other,) = await rounds.take()
+    assert other.value.partition == 1
+    taking = asyncio.create_task(rounds.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+    done.set()
+    assert await taking == slow
+    await holding
+
+
+async def test_a_partition_is_free_again_when_its_work_failed() -> None:
+    async def fail() -> None:
+        raise RuntimeError("no")
+
+    rounds, event = Rounds(100), arrived(0, 0)
+    with pytest.raises(RuntimeError):
+        await rounds.without(0, fail())
+    await rounds.put(event)
+    assert await rounds.take() == [event]

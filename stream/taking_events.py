@@ -1,0 +1,165 @@
+"""The events agent: what waits of all partitions, applied in rounds.
+
+Faust hands over one chunk at a time; what arrives while a round is worked on is the next one
+(`stream.rounds`).  A partition with an event of an item that the catalogue does not have yet is
+left out: it waits for the item, by itself, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream.chunks import ChunkApp
+from stream.codecs import Decoded, decode_chunk, drop_unknown, rows_of, unknown_items
+from stream.publisher import Sent
+from stream.rounds import Rounds, Taken, by_partition
+from stream.source import Outcome, Part, Source
+from stream.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One partition's share of a round, and what is sent for it."""
+
+    source: Source
+    taken: Taken
+    sent: Sent = field(default_factory=Sent)
+
+    def part(self, decoded: Decoded) -> Part:
+        """What the event path takes."""
+        chunk = self.taken.chunk
+        end = chunk.records[-1].offset + 1
+        return Part(self.source, decoded, end, behind=max(0, chunk.end - end))
+
+
+class EventRounds:
+    """Takes Faust's events of the events topic, round by round."""
+
+    def __init__(self, app: ChunkApp, worker: Worker) -> None:
+        self._app = app
+        self._worker = worker
+        self._rounds = Rounds(worker.settings.chunk_records)
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def run(self, stream: Any) -> None:
+        """Work until the stream ends or the agent is cancelled."""
+        taking = asyncio.create_task(self._take_rounds(), name="rounds")
+        try:
+            async for event in stream.noack().events():
+                await self._rounds.put(event)
+        finally:
+            for task in (taking, *self._late):
+                task.cancel()
+            await asyncio.gather(taking, *self._late, return_exceptions=True)
+
+    async def _take_rounds(self) -> None:
+        try:
+            while True:
+                shares = await self._shares(await self._rounds.take())
+                if shares:
+                    await self._take(shares)
+        except Exception as error:
+            self._worker.delivery.fail(error)
+            raise
+
+    async def _shares(self, events: Sequence[Any]) -> list[Share]:
+        partitions = self._worker.partitions
+        # A partition that comes back in a rebalance is read again before it opens, and a fetch
+        # that was under way then still arrives.
+        for partition in {event.value.partition for event in events}:
+            await partitions.opened(partition)
+        # An older generation's are never acknowledged: whoever owns the partition fetches them.
+        generation = self._app.consumer_generation_id
+        now = [event for event in events if event.message.generation_id == generation]
+        return [
+            Share(source, taken)
+            for taken in by_partition(now)
+            if (source := partitions.get(taken.chunk.partition)) is not None
+        ]
+
+    async def _take(self, shares: Sequence[Share]) -> None:
+        """Apply a round of behaviour events and recommend."""
+        worker = self._worker
+        async with AsyncExitStack() as held:
+            for share in shares:
+                await held.enter_async_context(share.source.order)
+            tried = await worker.state.run(self._try_apply, shares)
+            for share, (_, outcome) in zip(shares, tried, strict=True):
+                if outcome is not None:
+                    await worker.send_outcome(share.sent, share.taken.chunk, outcome)
+        for share, (decoded, outcome) in zip(shares, tried, strict=True):
+            if outcome is not None:
+                await self._follow(share, decoded, outcome)
+            else:
+                number = share.source.number
+                waiting = self._rounds.without(number, self._take_late(share, decoded))
+                task = asyncio.create_task(waiting, name=f"late-{number}")
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+        worker.metrics.batch_events.observe(sum(len(s.taken.chunk.records) for s in shares))
+
+    async def _take_late(self, share: Share, decoded: Decoded) -> None:
+        """The rare case: an event of an item that the catalogue lacks, or has no vector for yet."""
+        worker = self._worker
+        try:
+            missing = unknown_items(decoded, worker.path.catalog)
+            if missing:
+                await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
+            outcome = None
+            while outcome is None:
+                await worker.catalogue.fill_all()
+                async with share.source.order:
+                    decoded, outcome = await worker.state.run(self._apply_known, share, decoded)
+                    if outcome is not None:
+                        await worker.send_outcome(share.sent, share.taken.chunk, outcome)
+            await self._follow(share, decoded, outcome)
+        except Exception as error:
+            worker.delivery.fail(error)
+            raise
+
+    async def _follow(self, share: Share, decoded: Decoded, outcome: Outcome) -> None:
+        chunk = share.taken.chunk
+        await self._worker.send_dead(share.sent, chunk, decoded.dead)
+        oldest_ms = chunk.records[0].timestamp if outcome.outputs else None
+        await self._worker.delivery.follow(
+            share.source, chunk, share.sent, share.taken.events, oldest_ms
+        )
+
+    # --- on the state thread ---------------------------------------------------------------------
+
+    def _try_apply(self, shares: Sequence[Share]) -> list[tuple[Decoded, Outcome | None]]:
+        """The usual case in one visit: every item known and encoded.  None for a partition that
+        has one which is not."""
+        now_s, rules = time.time(), self._worker.rules
+        decoded = [decode_chunk(share.taken.chunk.records, rules, now_s) for share in shares]
+        ready = [at for at, events in enumerate(decoded) if self._encoded(events)]
+        outcomes: list[Outcome | None] = [None] * len(shares)
+        parts = [shares[at].part(decoded[at]) for at in ready]
+        for at, outcome in zip(ready, self._apply(parts), strict=True):
+            outcomes[at] = outcome
+        return list(zip(decoded, outcomes, strict=True))
+
+    def _apply_known(self, share: Share, decoded: Decoded) -> tuple[Decoded, Outcome | None]:
+        """After waiting: what is still unknown is dead; None if a vector is still missing."""
+        decoded = drop_unknown(decoded, self._worker.path.catalog)
+        if not self._encoded(decoded):
+            return decoded, None
+        return decoded, self._apply([share.part(decoded)])[0]
+
+    def _apply(self, parts: Sequence[Part]) -> list[Outcome]:
+        if not parts:
+            return []
+        with self._worker.metrics.batch_seconds.labels("apply").time():
+            return self._worker.path.apply(parts, time.time())
+
+    def _encoded(self, decoded: Decoded) -> bool:
+        """Whether the item of every event is known and has a vector in every resident space."""
+        path = self._worker.path
+        rows = rows_of(decoded.events, path.catalog)
+        # Resident spaces cover the whole catalogue: a flip and every item message see to that.
+        return bool((rows >= 0).all() and all(space.known[rows].all() for space in path.resident))
