@@ -65,8 +65,12 @@ def test_chunks_of_one_partition_become_one_and_keep_all_their_acknowledgements(
 
 async def test_a_held_partition_sits_out_and_keeps_its_order() -> None:
     rounds, done = Rounds(100), asyncio.Event()
+
+    async def until_done() -> None:
+        await done.wait()
+
     slow = [arrived(0, 0), arrived(0, 1)]
-    holding = asyncio.create_task(rounds.without(0, asyncio.wait_for(done.wait(), None)))
+    holding = asyncio.create_task(rounds.without(0, until_done()))
     await asyncio.sleep(0)
     for event in (slow[0], arrived(1, 0), slow[1]):
         await rounds.put(event)
