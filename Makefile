@@ -48,8 +48,7 @@ check: $(STAMP)  ## lint, format, types and import rules
 	.venv/bin/lint-imports
 
 faults: $(STAMP)  ## the long fault-injection runs (FAULTS_ARGS=...)
-	$(PY) -m pytest tests/faults tests/simulation tests/unit/test_decoder_fuzz.py --long $(FAULTS_ARGS)
-	$(PY) -m tests.faults.record
+	$(PY) -m tests.faults.lane $(FAULTS_ARGS)
 
 bench-%: $(STAMP) FORCE  ## run one benchmark: bench-NAME runs benchmarks/bench_NAME.py (BENCH_ARGS=...)
 	$(PY) -m benchmarks.bench_$(subst -,_,$*) $(BENCH_ARGS)

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from learner.catalogue import Catalogue, make_catalogue
 from learner.language import LanguageModel, pick_device
@@ -25,7 +26,7 @@ from learner.sampling import ActionWeights
 from learner.text_cache import save_text
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, base_sha256
-from profiles.errors import LearnerError
+from profiles.errors import LearnerError, ReleaseError
 from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.registry import ReleaseStore
@@ -212,7 +213,10 @@ def publish_release(
     items: ItemTable,
     language: LanguageModel,
 ) -> Manifest:
-    """Write, sign and move a release into the store; returns the finished manifest."""
+    """Write, sign and move a release into the store; returns the finished manifest.
+
+    Raises: ReleaseError; then nothing of it is left behind.
+    """
     workspace = store.workspace()
     try:
         (workspace / "adapter").mkdir()
@@ -224,6 +228,11 @@ def publish_release(
             finished = sign(finished, key, secret)
             write_manifest(workspace, finished)
         store.publish(workspace)
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(
+            f"a release cannot be written for {store.url!r}: {error}; is the disk full? Make room "
+            "and start the learner again: it goes on from its last checkpoint"
+        ) from error
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     return finished

@@ -26,7 +26,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from learner.sampling import Segment
-from profiles.errors import LearnerError
+from profiles.errors import LearnerError, StoreError
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file at `path`, atomically.  Raises: LearnerError when the disk refuses."""
+    """Replace the file at `path`, atomically.  Raises: StoreError when the disk refuses."""
     head = {
         "identity": checkpoint.identity,
         "position": msgspec.json.encode(checkpoint.position).decode(),
@@ -78,7 +78,8 @@ def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
-    """Write beside, fsync, rename.  Raises: LearnerError."""
+    """Write beside, fsync, rename.  Raises: StoreError, which ends the learner: a round that was
+    dropped because the disk was full would never be learned, one that is resumed is."""
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,10 @@ def write_atomically(path: Path, payload: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise LearnerError(f"checkpoint {str(path)!r} cannot be written: {error}") from error
+        raise StoreError(
+            f"checkpoint {str(path)!r} cannot be written: {error}; is the disk full? Make room and "
+            "start the learner again: it goes on from its last checkpoint"
+        ) from error
 
 
 def digest(*parts: bytes | str) -> str:

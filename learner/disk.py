@@ -43,6 +43,7 @@ class Disk:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._is_broken = False
         # Any: rocksdict's values are typed as anything it could ever store.
         self._db: Any = self._open()
 
@@ -90,6 +91,7 @@ class Disk:
         try:
             self._db.write(batch)
         except Exception as error:
+            self._is_broken = True
             raise StoreError(
                 f"replay buffer {str(self._directory)!r} cannot be written: {error}; free some "
                 "disk space and start the learner again"
@@ -109,5 +111,16 @@ class Disk:
         self._db = self._open()
 
     def close(self) -> None:
-        """Flush and let go of the directory."""
-        self._db.close()
+        """Flush and let go of the directory.
+
+        After a failed write RocksDB refuses to flush, with the same complaint in other words: it
+        must not hide the first.
+        """
+        try:
+            self._db.close()
+        except Exception as error:
+            if not self._is_broken:
+                raise StoreError(
+                    f"replay buffer {str(self._directory)!r} cannot be closed: {error}; is the "
+                    "disk full?"
+                ) from error

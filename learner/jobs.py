@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from learner.priority import Priority
+from profiles.errors import LearnerError
 
 R = TypeVar("R")
 
@@ -58,3 +60,22 @@ class Job(Generic[R]):
         except BaseException as error:
             # Whatever it is belongs to the owner, who calls `result`.
             self._error = error
+
+
+@contextlib.contextmanager
+def told_out_of_memory(number: int) -> Iterator[None]:
+    """Make what numpy and torch raise for want of memory a failure of round `number` alone.
+
+    Raises: LearnerError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's allocators raise a RuntimeError, on a CPU a bare one.
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise LearnerError(
+            f"round {number} ran out of memory ({str(error).splitlines()[0] or error!r}); it was "
+            "dropped and the serving release stays; lower learner.batch_users or "
+            "learner.sequence_length, or give the learner more memory"
+        ) from error

@@ -20,7 +20,7 @@ from kafka import KafkaProducer
 from learner.bootstrap import bootstrap_from
 from learner.checkpoint import write_atomically
 from learner.feeds import BoardFeed
-from learner.jobs import Job
+from learner.jobs import Job, told_out_of_memory
 from learner.opening import open_trusted
 from learner.priority import Priority
 from learner.release_log import announce
@@ -168,10 +168,11 @@ class Rounds:
                     figures=figures,
                     team=self._team,
                 )
-                outcome = run_round(
-                    self._settings, plan, catalogue, parent, self._store, sequence,
-                    self._directory, hooks,
-                )  # fmt: skip
+                with told_out_of_memory(plan.number):
+                    outcome = run_round(
+                        self._settings, plan, catalogue, parent, self._store, sequence,
+                        self._directory, hooks,
+                    )  # fmt: skip
             self._measure(outcome)
             return self._save_outcome(
                 Finished(
@@ -196,8 +197,9 @@ class Rounds:
     def conclude(self) -> bool:
         """Announce what the job came to, once it has ended.  Returns: whether a round ended.
 
-        A diverged round is counted and dropped; its events become examples like others, so that
-        the next round has others beside them.  Any other error is raised here.
+        A round that diverged or ran out of memory is counted and dropped; its events become
+        examples like others, so that the next round has others beside them.  Any other error is
+        raised here.
         """
         if self._job is None:
             return self._conclude_saved()

@@ -127,7 +127,7 @@ def plan_round(
 
 
 def save_plan(path: Path, plan: Plan) -> None:
-    """Write the plan, atomically.  Raises: LearnerError."""
+    """Write the plan, atomically.  Raises: StoreError."""
     write_atomically(path, msgspec.msgpack.encode(plan))
 
 
@@ -163,7 +163,7 @@ def run_round(
     """Train, examine, decide and publish into the store; announcing is the caller's.
 
     `directory` keeps the text vectors of the last release.
-    Raises: LearnerError, ModelError, ReleaseError, RoundCancelled.
+    Raises: LearnerError, ModelError, ReleaseError, StoreError, RoundCancelled.
     """
     actions = ActionWeights.from_settings(settings.actions)
     fresh, past = segments_from_bytes(plan.fresh), segments_from_bytes(plan.past)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from profiles.errors import BadMessage
+from profiles.errors import BadMessage, DriftlineError
 from profiles.events import (
     Receipt,
     check_size,
@@ -57,6 +57,9 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
                     continue  # never acknowledged: whoever owns the partition fetches it again
                 try:
                     await handle(worker, event.value, event)
+                except DriftlineError as error:
+                    worker.delivery.fail(error)
+                    return  # raised, Faust would log its trace and give the agent the next chunk
                 except Exception as error:
                     worker.delivery.fail(error)
                     raise

@@ -3,7 +3,9 @@
 Start: topics are checked, releases and items are read, the group is joined; a partition is read
 once its profiles are restored, the catalogue is complete and a release serves.  Until all of that
 holds, `/readyz` says what is missing.  Stop: Faust stops fetching, what is in flight is delivered
-and committed, stores close; whatever hangs is cut off after `STOP_WITHIN_S`.
+and committed, stores close; whatever hangs is cut off after `STOP_WITHIN_S`.  A worker that failed
+does not wait for what is in flight: the chunk that failed will never be acknowledged, and Faust
+would wait for it.
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ from stream.publisher import Publisher
 from stream.state_thread import StateThread
 from stream.topic_admin import check_offsets, check_topics, check_unchanged, topic_ids
 from stream.watchdog import Watchdog
-from stream.watching import watch_lag, watch_ready, watch_topics
+from stream.watching import watch_broker, watch_lag, watch_ready, watch_topics
 from stream.worker import Worker
 
 log = get_logger("stream.app")
 
 STOP_WITHIN_S = 18.0
+FAILED_STOP_WITHIN_S = 5.0
 FLUSH_EVERY_S = 0.05
 EXIT_STALLED = 75
 
@@ -80,6 +83,7 @@ class _Process:
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
         self._worker: Worker | None = None
+        self._broker_away: str | None = None
 
     async def run(self) -> None:
         """Start, serve, stop; raise what ended the worker."""
@@ -154,6 +158,9 @@ class _Process:
                 asyncio.create_task(
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
                 ),
+                asyncio.create_task(
+                    self._guard(watch_broker(publisher.reach, self._tell_broker)), name="broker"
+                ),
                 asyncio.create_task(self._guard(watch_lag(app, worker, topics)), name="lag"),
                 asyncio.create_task(
                     self._guard(
@@ -180,12 +187,17 @@ class _Process:
                 await self._stop.wait()
             finally:
                 log.info("worker stopping")
-                _cut_off_after(STOP_WITHIN_S)
-                await self._flush_owed(worker, everything=True)
+                if self._failure is None:
+                    _cut_off_after(STOP_WITHIN_S, 1)
+                    await self._flush_owed(worker, everything=True)
+                else:
+                    _cut_off_after(FAILED_STOP_WITHIN_S, _exit_code(self._failure))
+                    app.conf.stream_wait_empty = False
                 await items.stop()
                 await releases.stop()
                 await app.stop()
-                await worker.delivery.drained()
+                if self._failure is None:
+                    await worker.delivery.drained()
         if self._failure is not None:
             raise self._failure
 
@@ -198,6 +210,8 @@ class _Process:
             return "stopping"
         if worker is None:
             return "starting"
+        if self._broker_away is not None:
+            return self._broker_away
         if worker.path.space is None:
             if not worker.catalogue.ready.is_set():
                 return "reading the catalogue"
@@ -209,6 +223,9 @@ class _Process:
         if not worker.partitions.joined:
             return "joining the group"
         return None
+
+    def _tell_broker(self, away: str | None) -> None:
+        self._broker_away = away
 
     def fail(self, error: BaseException) -> None:
         """End the worker because of `error`; the first one counts."""
@@ -264,12 +281,16 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _cut_off_after(seconds: float) -> None:
+def _exit_code(error: BaseException) -> int:
+    return error.exit_code if isinstance(error, DriftlineError) else 1
+
+
+def _cut_off_after(seconds: float, exit_code: int) -> None:
     """Known shutdown hangs must not outlast the operator's patience."""
 
     def cut_off() -> None:
         log.error("stopping took too long, cut off", seconds=seconds)
-        os._exit(1)
+        os._exit(exit_code)
 
     timer = threading.Timer(seconds, cut_off)
     timer.daemon = True

@@ -91,6 +91,10 @@ class Publisher:
         except KafkaError as error:
             raise BrokerError(f"the producer cannot reach Kafka: {error}") from error
 
+    async def reach(self) -> None:
+        """Return when the broker has answered.  Raises: KafkaError, OSError."""
+        await self._producer.client.fetch_all_metadata()
+
     async def stop(self) -> None:
         """Deliver what is queued, then disconnect."""
         if self._under_way:

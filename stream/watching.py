@@ -1,11 +1,12 @@
-"""What a worker observes: its readiness, lag and event loop, and whether its topics still are."""
+"""What a worker observes: readiness, lag, its event loop, whether broker and topics still are."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from profiles.errors import BrokerError, TopicError
@@ -19,6 +20,8 @@ log = get_logger("stream.watching")
 
 LOOK_EVERY_S = 0.02
 LAG_EVERY_S = 1.0
+BROKER_EVERY_S = 1.0
+BROKER_ANSWER_S = 3.0
 TOPICS_EVERY_S = 10.0
 TIMES_WRONG = 2
 """A broker that has just started may not know its topics yet: once wrong is not wrong."""
@@ -56,6 +59,26 @@ async def watch_ready(why_not: Callable[[], str | None], metrics: WorkerMetrics,
         asleep = time.perf_counter()
         await asyncio.sleep(LOOK_EVERY_S)
         metrics.loop_lag.observe(max(0.0, time.perf_counter() - asleep - LOOK_EVERY_S))
+
+
+async def watch_broker(
+    ask: Callable[[], Awaitable[None]],
+    tell: Callable[[str | None], None],
+    pause_s: float = BROKER_EVERY_S,
+    answer_s: float = BROKER_ANSWER_S,
+) -> None:
+    """Tell again and again why the broker cannot be reached, None while it can.
+
+    Kafka's clients try for ever and say nothing: without this a worker whose broker is away would
+    call itself ready.
+    """
+    while True:
+        try:
+            await asyncio.wait_for(ask(), answer_s)
+            tell(None)
+        except (KafkaError, OSError, TimeoutError) as error:
+            tell(f"the broker does not answer: {error!r}")
+        await asyncio.sleep(pause_s)
 
 
 async def watch_topics(check: Callable[[], None], pause_s: float = TOPICS_EVERY_S) -> None:

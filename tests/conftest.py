@@ -12,6 +12,7 @@ from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
 from stream.topic_admin import create_topics
 from tests.deployment import Deployment, deploy
+from tests.faults.record import Record
 
 LONG_REPEATS = 20
 
@@ -79,3 +80,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def repeats(request: pytest.FixtureRequest) -> int:
     """How often a fault is repeated: once with the whole suite, `LONG_REPEATS` in the long lane."""
     return LONG_REPEATS if request.config.getoption("--long") else 1
+
+
+@pytest.fixture(scope="session")
+def record(request: pytest.FixtureRequest) -> Record:
+    """What the long lane found; noted by tests, written with `--long` alone."""
+    return Record(bool(request.config.getoption("--long")))

@@ -66,6 +66,10 @@ class WorkerProcess:
         except (OSError, IndexError):
             return False
 
+    def still_serves(self) -> bool:
+        """Whether it says that it serves; one that ended says nothing."""
+        return self.process.poll() is None and self.is_ready()
+
     def wait_ready(self) -> None:
         # Its language model imports torch: on a busy machine that takes a minute.
         wait_until("worker ready", self.is_ready, within_s=3 * WAIT_S)
@@ -75,6 +79,14 @@ class WorkerProcess:
         with urllib.request.urlopen(self.url("metrics"), timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long for it to end by itself."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL: no goodbye."""
@@ -122,6 +134,10 @@ class Deployment:
         worker = WorkerProcess(process, log)
         self.workers.append(worker)
         return worker
+
+    def start_quick_worker(self, instance: str = "a", **environment: str) -> WorkerProcess:
+        """One without a language model: for faults that have nothing to do with it."""
+        return self.start_wrapped_worker(["tests.faults.quick_worker"], instance, environment)
 
     def start_learner(self, **environment: str) -> WorkerProcess:
         """`driftline learn` in a process of its own; environment variables are its settings."""
@@ -199,11 +215,11 @@ class Deployment:
         )
         return dict(zip(users, records["events"].tolist(), strict=True))
 
-    def committed(self, topic: str) -> int:
-        """Records of a topic that the workers' group has committed."""
+    def committed(self, topic: str, group: str | None = None) -> int:
+        """Records of a topic that the workers' group, or another one, has committed."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.settings.broker.bootstrap,
-            group_id=self.settings.serving.group,
+            group_id=group or self.settings.serving.group,
             enable_auto_commit=False,
         )
         try:

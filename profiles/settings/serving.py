@@ -86,7 +86,9 @@ class ServingSettings(BaseModel):
     sweep_users: int = Field(128, ge=1, description="profiles rebuilt in one slice of the sweep")
     commit_interval_s: float = Field(1.0, gt=0)
     stall_after_s: float = Field(60.0, gt=0, description="lag and no commit for so long: exit")
-    session_timeout_s: float = Field(15.0, ge=6)
+    session_timeout_s: float = Field(
+        8.0, ge=6, description="a worker not heard of for so long loses its partitions"
+    )
 
 
 class StoreSettings(BaseModel):

@@ -3,7 +3,7 @@
     python -m tests.faults.dying_worker POINT NTH worker --instance a
 
 The product knows nothing of it: this entry point wraps one method of each part before it starts
-the ordinary command line.  `NTH` counts how often the point must have been passed before.
+the command line of a quick worker.  `NTH` counts how often the point must have been passed before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from profiles.topics import Topics
 from stream.chunks import ChunkConsumer
 from stream.delivery import Delivery
 from stream.publisher import Publisher
+from tests.faults.quick_worker import run
 
 POINTS = (
     "before the write",
@@ -130,10 +131,7 @@ def main() -> None:
     """Arm, then be an ordinary `driftline`."""
     point, nth, *words = sys.argv[1:]
     arm(point, int(nth))
-    sys.argv = ["driftline", *words]
-    from stream.cli import main as driftline
-
-    driftline()
+    run(words)
 
 
 if __name__ == "__main__":

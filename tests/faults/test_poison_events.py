@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,46 +19,12 @@ import pytest
 from profiles.events import Item, encode
 from stream.oracle.run import run_oracle
 from tests.deployment import ITEMS, Deployment, wait_until
+from tests.faults.poison import DAY_S, MISSING, POISON
+from tests.faults.record import Record
 
 pytestmark = pytest.mark.faults
 
-DAY_S = 86_400.0
 SHORT, LONG = 2_000, 50_000
-MISSING = "item-that-comes-late"
-
-
-def _with(**changes: object) -> Callable[[dict[str, Any]], bytes]:
-    return lambda event: json.dumps({**event, **changes}).encode()
-
-
-def _raw(old: str, new: str) -> Callable[[dict[str, Any]], bytes]:
-    """JSON with something in it that `json.dumps` does not write."""
-    return lambda event: json.dumps(event).replace(old, new, 1).encode()
-
-
-POISON: dict[str, tuple[str, Callable[[dict[str, Any]], bytes]]] = {
-    "no JSON": ("malformed", lambda event: b"\x00\xff not JSON"),
-    "cut": ("malformed", lambda event: json.dumps(event).encode()[:-9]),
-    "not UTF-8": ("malformed", lambda event: json.dumps(event).encode().replace(b"item-", b"\xff")),
-    "a list": ("invalid", lambda event: json.dumps([event]).encode()),
-    "number for a name": ("invalid", _with(item_id=7)),
-    "text for a time": ("invalid", _with(ts="yesterday")),
-    "no user": ("invalid", _with(user_id="")),
-    "huge": ("oversized", _with(session_id="s" * 70_000)),
-    "deep": ("malformed", _raw('"value": ', f'"more": {"[" * 30_000}{"]" * 30_000}, "value": ')),
-    "deep in its place": ("invalid", _with(context={"a": {"b": {"c": 1}}})),
-    "NUL in a name": ("bad-text", _with(item_id="item\x001")),
-    "lone surrogate": ("malformed", _raw('"item-', '"\\ud800item-')),
-    "NaN": ("malformed", _raw('"value": ', '"value": NaN, "was": ')),
-    "infinity": ("malformed", _raw('"value": ', '"value": -Infinity, "was": ')),
-    "beyond a float": ("invalid", _raw('"value": ', '"value": 1e999, "was": ')),
-    "beyond what is kept": ("bad-value", _with(value=1e300)),
-    "far future": ("future-dated", _with(ts=4e9)),
-    "before all time": ("bad-time", _with(ts=-1e18)),
-    "tomorrow": ("future-dated", _with()),  # its clock is a day ahead
-    "unknown item": ("unknown-item", _with(item_id=MISSING)),
-    "unknown action": ("unknown-action", _with(action="sneeze")),
-}
 
 
 def _stream(count: int, now_s: float) -> tuple[list[tuple[bytes, bytes]], dict[bytes, str]]:
@@ -84,8 +49,6 @@ def _stream(count: int, now_s: float) -> tuple[list[tuple[bytes, bytes]], dict[b
         if number % 100 == 50:
             kind = kinds[number // 100 % len(kinds)]
             reason, make = POISON[kind]
-            if kind == "tomorrow":
-                event["ts"] = now_s + DAY_S
             payload = make(event)
             assert payload not in poison or kind == "no JSON"
             poison[payload] = reason
@@ -114,7 +77,7 @@ def _driftline(deployment: Deployment, *words: str) -> Any:  # Any: JSON
 
 @pytest.mark.timeout(1800)
 def test_poison_is_set_aside_byte_for_byte_and_touches_nothing_else(
-    deployment: Deployment, request: pytest.FixtureRequest
+    deployment: Deployment, request: pytest.FixtureRequest, record: Record
 ) -> None:
     count = LONG if request.config.getoption("--long") else SHORT
     events_topic = deployment.topics.events
@@ -141,6 +104,7 @@ def test_poison_is_set_aside_byte_for_byte_and_touches_nothing_else(
     _send_back(deployment, Counter(_reason(letter) for letter in dead))
     assert run_oracle(deployment.settings).events_lost == 0
     assert worker.stop() == 0
+    record.note("1% poison, 20% duplicates, shuffled, clocks off", 1, report, poison=len(dead))
 
 
 def _send_back(deployment: Deployment, reasons: Counter[str]) -> None:

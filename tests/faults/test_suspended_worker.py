@@ -19,9 +19,9 @@ USERS = 30
 def test_a_worker_suspended_past_its_session_wakes_up_to_what_others_did(
     deployment: Deployment, repeats: int, record: Record
 ) -> None:
-    first = deployment.start_worker("a")
+    first = deployment.start_quick_worker("a")
     first.wait_ready()
-    second = deployment.start_worker("b")
+    second = deployment.start_quick_worker("b")
     second.wait_ready()
     each = 0
 

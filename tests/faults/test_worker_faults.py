@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +20,13 @@ from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
 from stream.oracle.run import run_oracle
 from stream.topic_admin import create_topics
-from tests.deployment import Deployment, deploy, make_events, wait_until
-from tests.faults.record import Record
+from tests.deployment import PARTITIONS, Deployment, WorkerProcess, deploy, make_events, wait_until
+from tests.faults.pauses import SESSION, output_again_s, output_times
+from tests.faults.record import Bar, Record
 
 pytestmark = pytest.mark.faults
 
-USERS = 30
+USERS, LONG_USERS = 30, 5_000
 
 
 def _expect(deployment: Deployment, each: int) -> None:
@@ -31,14 +34,14 @@ def _expect(deployment: Deployment, each: int) -> None:
     assert deployment.applied() == {f"user-{number}": each for number in range(USERS)}
 
 
-def _newest(store: Path, pattern: str) -> Path:
+def _largest(store: Path, pattern: str) -> Path:
     files = [path for path in store.glob(pattern) if path.stat().st_size > 0]
     assert files, f"no {pattern} under {store}"
     return max(files, key=lambda path: path.stat().st_size)
 
 
 def _flip_table(store: Path) -> None:
-    _flip(_newest(store, "*.sst"))
+    _flip(_largest(store, "*.sst"))
 
 
 def _flip_current(store: Path) -> None:
@@ -46,16 +49,31 @@ def _flip_current(store: Path) -> None:
 
 
 def _flip_log(store: Path) -> None:
-    _flip(_newest(store, "*.log"))
+    _flip(_largest(store, "*.log"))
 
 
 def _truncate_manifest(store: Path) -> None:
-    manifest = _newest(store, "MANIFEST-*")
-    manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
+    _truncate(_largest(store, "MANIFEST-*"))
+
+
+def _truncate_table(store: Path) -> None:
+    _truncate(_largest(store, "*.sst"))
 
 
 def _delete(store: Path) -> None:
     shutil.rmtree(store)
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (
+    _flip_log,
+    _flip_current,
+    _flip_table,
+    _truncate_manifest,
+    _truncate_table,
+    _delete,
+)
+NEVER_OPENS = {_flip_current, _truncate_manifest, _truncate_table}
+"""A flipped bit of the log may only cost its tail; a deleted store is simply not there."""
 
 
 def _flip(path: Path) -> None:
@@ -64,67 +82,94 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(payload))
 
 
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 @pytest.mark.timeout(1800)
 def test_damaged_local_stores_are_rebuilt_from_the_changelog(
     deployment: Deployment, repeats: int, record: Record
 ) -> None:
-    damages: list[Callable[[Path], None]] = [
-        _flip_log,
-        _flip_current,
-        _truncate_manifest,
-        _delete,
-    ]
-    worker = deployment.start_worker()
-    worker.wait_ready()
-    each = 0
-    for turn in range(repeats):
+    each, turns = 0, -(-repeats * len(DAMAGES) // PARTITIONS)
+    done: Counter[Callable[[Path], None]] = Counter()
+    # The second start leaves a table of what was in the log at the first.
+    worker = deployment.start_quick_worker()
+    for turn in range(turns):
+        worker.wait_ready()
         deployment.send_events(make_events(USERS, each=5, start=each))
         each += 5
         _expect(deployment, each)
         worker.kill()
+        if turn == 0:
+            worker = deployment.start_quick_worker()
+            worker.wait_ready()
+            deployment.send_events(make_events(USERS, each=1, start=each))
+            each += 1
+            _expect(deployment, each)
+            worker.kill()
         # Every partition is hurt in another way, all at once.
-        for number, damage in enumerate(damages):
-            damage(deployment.root / "data" / "a" / f"partition-{(number + turn) % 4}")
-        worker = deployment.start_worker()
+        hurt = [DAMAGES[(turn * PARTITIONS + at) % len(DAMAGES)] for at in range(PARTITIONS)]
+        for number, damage in enumerate(hurt):
+            damage(deployment.root / "data" / "a" / f"partition-{(number + turn) % PARTITIONS}")
+        done.update(hurt)
+        worker = deployment.start_quick_worker()
         worker.wait_ready()
+        _was_ready_last(worker)
         deployment.send_events(make_events(USERS, each=5, start=each))
         each += 5
         _expect(deployment, each)
         assert worker.metric("driftline_profiles{") == USERS
         quarantined = worker.metric("driftline_stores_quarantined_total")
-        # A flipped log bit may only cost its tail, which the changelog brings back.
-        assert 2 <= quarantined <= 3
-    _judge(deployment, "store deleted, flipped or cut", repeats, record)
+        assert len(NEVER_OPENS.intersection(hurt)) <= quarantined <= PARTITIONS
+    report = run_oracle(deployment.settings)
+    assert report.faults() == []
+    for damage, times in done.items():
+        record.note(f"store damaged: {damage.__name__.strip('_')}", times, report)
+
+
+def _was_ready_last(worker: WorkerProcess) -> None:
+    """It did not call itself ready before every partition was open again."""
+    lines = [line for line in worker.text.splitlines() if "[info" in line]
+    ready = next(at for at, line in enumerate(lines) if " ready " in line and "not" not in line)
+    opened = [at for at, line in enumerate(lines) if "partition open" in line]
+    assert len(opened) == PARTITIONS
+    assert max(opened) < ready
 
 
 @pytest.mark.timeout(1800)
 def test_a_worker_killed_again_and_again_under_load_loses_and_doubles_nothing(
     deployment: Deployment, repeats: int, record: Record
 ) -> None:
+    users, times = (USERS, 2) if repeats == 1 else (LONG_USERS, repeats)
+    applied = "driftline_events_applied_total"
     each = 0
-    for turn in range(max(2, repeats)):
-        worker = deployment.start_worker()
-        deployment.send_events(make_events(USERS, each=40, start=each))
-        before = each * USERS
-        each += 40
+    killed_s: list[float] = []
+    worker = deployment.start_worker("a", **SESSION)
+    for turn in range(times):
         worker.wait_ready()
+        deployment.send_events(make_events(users, each=1, start=each))
+        each += 1
         # Somewhere in the middle of the batch, another place every time.
-        reached = before + (turn * 211) % (30 * USERS)
-        wait_until("some applied", partial(_has_applied, deployment, reached))
+        reached = 1 + (turn * 211) % (users - 5)
+        wait_until("some applied", partial(_has_applied, worker, applied, reached))
+        killed_s.append(time.time())
         worker.kill()
-    deployment.start_worker().wait_ready()
-    _expect(deployment, each)
-    _judge(deployment, "kill -9 in mid-batch", max(2, repeats), record)
-
-
-def _judge(deployment: Deployment, fault: str, times: int, record: Record) -> None:
+        worker = deployment.start_worker("a", **SESSION)
+        deployment.send_events(make_events(users, each=1, start=each))
+        each += 1
+    worker.wait_ready()
+    deployment.wait_committed(users * each, within_s=300)
+    assert worker.stop() == 0
     report = run_oracle(deployment.settings)
     assert report.faults() == []
-    record.note(fault, times, report)
+    assert report.events_applied == users * each
+    again_s = output_again_s(output_times(deployment), killed_s)
+    bars = {"output again, s": Bar(15.0, again_s)}
+    record.note("kill -9 in mid-batch", times, report, bars, users=users)
 
 
-def _has_applied(deployment: Deployment, events: int) -> bool:
-    return sum(deployment.applied().values()) >= events
+def _has_applied(worker: WorkerProcess, name: str, events: int) -> bool:
+    return worker.metric(name) >= events
 
 
 @pytest.mark.timeout(1800)
@@ -134,22 +179,26 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
     with EmbeddedKafka(tmp_path / "kafka") as kafka:
         create_topics(kafka.bootstrap, topic_specs(prefix))
         with deploy(kafka.bootstrap, prefix, tiny_language_model, tmp_path) as deployment:
-            worker = deployment.start_worker()
+            worker = deployment.start_quick_worker()
             worker.wait_ready()
             each = 0
             away, chance = threading.Event(), random.Random(3)
-            for _ in range(min(repeats, 10)):
+            back_s: list[float] = []
+            for _ in range(repeats):
                 deployment.send_events(make_events(USERS, each=10, start=each))
                 each += 10
                 kafka.kill()
                 if repeats > 1:
                     away.wait(chance.uniform(5.0, 30.0))
                 kafka.start()
+                back_s.append(time.time())
                 deployment.send_events(make_events(USERS, each=10, start=each))
                 each += 10
                 _expect(deployment, each)
             assert worker.process.poll() is None
             report = run_oracle(deployment.settings)
             assert report.faults() == []
-            record.note("broker killed for 5 to 30 s", min(repeats, 10), report)
+            again_s = output_again_s(output_times(deployment), back_s)
+            bars = {"resumes, s": Bar(30.0, again_s)}
+            record.note("broker killed for 5 to 30 s", repeats, report, bars)
             assert worker.stop() == 0

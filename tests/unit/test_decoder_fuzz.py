@@ -40,6 +40,7 @@ from stream.codecs import Rules, decode_chunk
 from stream.oracle.catalogue import read_catalogue
 from stream.oracle.ledger import keep_ledger
 from stream.oracle.records import Raw
+from tests.faults.record import Record
 from tests.unit.builders import ACTIONS, NOW_S, make_record
 
 pytestmark = pytest.mark.unit
@@ -127,13 +128,17 @@ def check(decode: Callable[[bytes], msgspec.Struct], payload: bytes) -> bool:
 @pytest.mark.parametrize(("good", "decode"), GOOD, ids=[type(good).__name__ for good, _ in GOOD])
 @pytest.mark.timeout(3600)
 def test_no_harm_to_a_message_is_more_than_a_refusal(
-    good: msgspec.Struct, decode: Callable[[bytes], msgspec.Struct], request: pytest.FixtureRequest
+    good: msgspec.Struct,
+    decode: Callable[[bytes], msgspec.Struct],
+    request: pytest.FixtureRequest,
+    record: Record,
 ) -> None:
     count = LONG if request.config.getoption("--long") else SHORT
     chance, payload = random.Random(11), encode(good)
     assert check(decode, payload)
     accepted = sum(check(decode, mutated(chance, payload)) for _ in range(count // len(GOOD) + 1))
     assert 0 < accepted < count  # the mutator leaves some as they should be
+    record.note(f"mutated {type(good).__name__}s", count // len(GOOD) + 1, accepted=accepted)
 
 
 json_values = st.recursive(
@@ -180,7 +185,9 @@ SETTINGS = made_settings()
 
 
 @pytest.mark.timeout(3600)
-def test_worker_and_oracle_read_the_contract_alike(request: pytest.FixtureRequest) -> None:
+def test_worker_and_oracle_read_the_contract_alike(
+    request: pytest.FixtureRequest, record: Record
+) -> None:
     count = (LONG if request.config.getoption("--long") else SHORT) // 4
     chance, good = random.Random(13), encode(EVENT)
     seen: Counter[str] = Counter()
@@ -189,6 +196,7 @@ def test_worker_and_oracle_read_the_contract_alike(request: pytest.FixtureReques
         seen += compare(payloads)
     assert seen["fine"] > 0
     assert len(seen) >= 6, seen
+    record.note("mutated Events, worker against oracle", count // CHUNK * CHUNK)
 
 
 @settings(max_examples=200)

@@ -48,3 +48,18 @@ def test_below_the_level_and_from_talkative_libraries_nothing_is_said(
     for talkative in ("faust", "kafka", "stream.chunks"):
         logging.getLogger(talkative).info("the story of my life")
     assert capsys.readouterr().err == ""
+
+
+def test_a_trace_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+
+    def fail(user: str) -> None:
+        raise RuntimeError("out of luck")
+
+    try:
+        fail("nobody's business")
+    except RuntimeError:
+        get_logger("stream.test").exception("failed")
+    told = capsys.readouterr().err
+    assert "out of luck" in told
+    assert "business" not in told.replace('fail("nobody\'s business")', "")

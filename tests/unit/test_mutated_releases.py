@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from profiles.release import FILES, Manifest, read_manifest, write_manifest
 from profiles.signing import create_key, load_trusted, sign
+from tests.faults.record import Record
 from tests.unit.builders import make_items, save_release
 from tests.unit.test_release import (
     ADAPTER,
@@ -207,7 +208,7 @@ BAD_NAMES = (
 
 
 async def test_no_wrong_release_serves_and_each_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = Keys(tmp_path / "trusted.pem", tmp_path / "stranger.pem")
@@ -274,6 +275,7 @@ async def test_no_wrong_release_serves_and_each_is_counted(
     await bench.settled()
     assert bench.serving == serving
     bench.state.close()
+    record.note("mutated releases", len(wrong) + len(BAD_NAMES), accepted=len(accepted))
 
 
 def refusals(bench: Bench) -> float:
