@@ -63,14 +63,16 @@ class Rounds:
             return taken
 
     async def without(self, partition: int, work: Awaitable[None]) -> None:
-        """Do `work` for a partition; until it is done no round takes what follows of it."""
+        """Do `work` for a partition; until it is done no round takes what follows of it.
+
+        If it fails, none ever does: applied past what failed, a profile would take that for a
+        replay when it is read again, and skip it.
+        """
         self._held.add(partition)
-        try:
-            await work
-        finally:
-            self._held.discard(partition)
-            async with self._changed:
-                self._changed.notify_all()
+        await work
+        self._held.discard(partition)
+        async with self._changed:
+            self._changed.notify_all()
 
     def _is_free(self, event: Any) -> bool:
         return event.value.partition not in self._held

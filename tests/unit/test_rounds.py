@@ -84,12 +84,13 @@ async def test_a_held_partition_sits_out_and_keeps_its_order() -> None:
     await holding
 
 
-async def test_a_partition_is_free_again_when_its_work_failed() -> None:
+async def test_what_follows_something_that_failed_is_never_taken() -> None:
     async def fail() -> None:
         raise RuntimeError("no")
 
-    rounds, event = Rounds(100), arrived(0, 0)
+    rounds, other = Rounds(100), arrived(1, 0)
     with pytest.raises(RuntimeError):
         await rounds.without(0, fail())
-    await rounds.put(event)
-    assert await rounds.take() == [event]
+    await rounds.put(arrived(0, 0))
+    await rounds.put(other)
+    assert await rounds.take() == [other]
