@@ -9,7 +9,7 @@ brings (decision 0038).  At rest a round is one chunk: nothing ever waits for co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +62,16 @@ class Rounds:
             self._changed.notify_all()
             return taken
 
-    async def without(self, partition: int, work: Awaitable[None]) -> None:
-        """Do `work` for a partition; until it is done no round takes what follows of it.
+    def hold(self, partition: int) -> None:
+        """No round takes what follows of a partition until it is released.
 
-        If it fails, none ever does: applied past what failed, a profile would take that for a
-        replay when it is read again, and skip it.
+        What failed must never be: applied past it, a profile would take its events for a replay
+        when they are read again, and skip them.
         """
         self._held.add(partition)
-        await work
+
+    async def release(self, partition: int) -> None:
+        """The partition takes part again."""
         self._held.discard(partition)
         async with self._changed:
             self._changed.notify_all()

@@ -96,9 +96,8 @@ class EventRounds:
             if outcome is not None:
                 await self._follow(share, decoded, outcome)
             else:
-                number = share.source.number
-                waiting = self._rounds.without(number, self._take_late(share, decoded))
-                task = asyncio.create_task(waiting, name=f"late-{number}")
+                self._rounds.hold(share.source.number)
+                task = asyncio.create_task(self._take_late(share, decoded), name="late events")
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
         worker.metrics.batch_events.observe(sum(len(s.taken.chunk.records) for s in shares))
@@ -118,6 +117,7 @@ class EventRounds:
                     if outcome is not None:
                         await worker.send_outcome(share.sent, share.taken.chunk, outcome)
             await self._follow(share, decoded, outcome)
+            await self._rounds.release(share.source.number)
         except Exception as error:
             worker.delivery.fail(error)
             raise
