@@ -32,7 +32,7 @@ from tests.faults.record import Bar, Record
 pytestmark = pytest.mark.faults
 
 ROUNDS, SHORT_ROUNDS = 20, 2
-ROUND_EVENTS = 1_000
+ROUND_EVENTS, SHORT_EVENTS = 1_000, 300
 EVERY_S = 0.005
 USERS = 200
 SIDES = 2
@@ -69,14 +69,14 @@ def event(number: int, now_s: float) -> dict[str, Any]:
     }
 
 
-def send(made: list[Deployment], rounds: int) -> Sent:
+def send(made: list[Deployment], rounds: int, events: int) -> Sent:
     """The same good events to both at an even pace, and 1% of poison to the one whose turn it is.
 
     Returns: what was sent to the first of the two; the other had its poison in the other turns.
     """
     pace, kinds, sent = threading.Event(), list(POISON.values()), Sent()
-    for number in range(rounds * ROUND_EVENTS):
-        turn = number // ROUND_EVENTS
+    for number in range(rounds * events):
+        turn = number // events
         good = event(number, time.time())
         sent[str(good["event_id"])] = (turn, turn % SIDES == 0)
         key = str(good["user_id"]).encode()
@@ -114,9 +114,10 @@ def test_poison_does_not_make_others_wait(
     request: pytest.FixtureRequest,
     record: Record,
 ) -> None:
-    rounds = ROUNDS if request.config.getoption("--long") else SHORT_ROUNDS
+    is_long = request.config.getoption("--long")
+    rounds, events = (ROUNDS, ROUND_EVENTS) if is_long else (SHORT_ROUNDS, SHORT_EVENTS)
     with two_workers(kafka, tiny_language_model, tmp_path) as made:
-        sent = send(made, rounds)
+        sent = send(made, rounds, events)
         taken: dict[bool, list[float]] = {True: [], False: []}
         for side, deployment in enumerate(made):
             total = sum(1 for _ in read_topic(deployment.settings.broker, deployment.topics.events))
@@ -127,7 +128,7 @@ def test_poison_does_not_make_others_wait(
         reports = [run_oracle(deployment.settings) for deployment in made]
     for report in reports:
         assert report.faults() == []
-        assert report.dead_lettered == rounds * ROUND_EVENTS // 100 // SIDES
+        assert report.dead_lettered == rounds * events // 100 // SIDES
     with_poison, without = (float(np.quantile(taken[key], 0.95)) for key in (True, False))
     record.note(
         "1% poison: p95 of the others",

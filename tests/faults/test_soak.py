@@ -116,8 +116,8 @@ def test_a_worker_that_starts_far_behind_catches_up_in_bounded_memory(
 def test_lag_is_told_while_a_worker_is_behind(deployment: Deployment) -> None:
     worker = deployment.start_wrapped_worker(["tests.faults.slow_worker", "0.02"])
     worker.wait_ready()
-    deployment.send_events([event_at(number, USERS) for number in range(400)])
+    deployment.send_events([event_at(number, USERS) for number in range(200)])
     wait_until("a lag", lambda: worker.metric("driftline_lag_records") > 0)
-    deployment.wait_committed(400)
+    deployment.wait_committed(200)
     wait_until("none left", lambda: worker.metric("driftline_lag_records") == 0)
     assert worker.stop() == 0

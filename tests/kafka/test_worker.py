@@ -128,20 +128,20 @@ def test_requests_are_answered_with_filters_and_new_items_and_interests_count_at
 def test_a_killed_worker_loses_and_doubles_nothing_with_its_store_and_without(
     deployment: Deployment,
 ) -> None:
-    first = deployment.start_worker("a")
+    first = deployment.start_quick_worker("a")
     deployment.send_events(make_events(users=20, each=10))
     first.wait_ready()
     deployment.wait_applied(150)
     first.kill()
     deployment.send_events(make_events(users=20, each=5, start=10))
-    again = deployment.start_worker("a")
+    again = deployment.start_quick_worker("a")
     again.wait_ready()
     deployment.wait_applied(300)
     assert deployment.applied() == {f"user-{number}": 15 for number in range(20)}
     again.kill()
     deployment.send_events(make_events(users=20, each=5, start=15))
     # Another directory: nothing local, all profiles come from the changelog.
-    elsewhere = deployment.start_worker("b")
+    elsewhere = deployment.start_quick_worker("b")
     elsewhere.wait_ready()
     deployment.wait_applied(400)
     assert deployment.applied() == {f"user-{number}": 20 for number in range(20)}
@@ -152,10 +152,10 @@ def test_a_killed_worker_loses_and_doubles_nothing_with_its_store_and_without(
 def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_stops(
     deployment: Deployment,
 ) -> None:
-    first = deployment.start_worker("a")
+    first = deployment.start_quick_worker("a")
     first.wait_ready()
     deployment.send_events(make_events(users=30, each=5))
-    second = deployment.start_worker("b")
+    second = deployment.start_quick_worker("b")
     second.wait_ready()
     deployment.send_events(make_events(users=30, each=5, start=5))
     deployment.wait_applied(300)
