@@ -28,6 +28,7 @@ from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
 from stream.partitions import Partitions
+from stream.proofs import Proofs
 from stream.publisher import Publisher
 from stream.release_feed import ReleaseFeed
 from stream.reporting import Reporting
@@ -122,6 +123,7 @@ def build_worker(
         language_model,
         state,
         metrics,
+        Proofs(directory / "proofs.json"),
         sweep_everyone,
     )
     reporting = Reporting(

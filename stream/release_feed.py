@@ -34,6 +34,7 @@ from stream.chunks import Chunk
 from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
+from stream.proofs import Proofs
 from stream.state_thread import StateThread
 
 log = get_logger("stream.release_feed")
@@ -60,6 +61,7 @@ class ReleaseFeed:
         language_model: LanguageModel,
         state: StateThread,
         metrics: WorkerMetrics,
+        proofs: Proofs,
         on_swap: Callable[[], None],
     ) -> None:
         self._path = path
@@ -72,6 +74,7 @@ class ReleaseFeed:
         self._language_model = language_model
         self._state = state
         self._metrics = metrics
+        self._proofs = proofs
         self._on_swap = on_swap
         self._notices: dict[str, ReleaseNotice] = {}
         self._refused: set[tuple[str, int]] = set()
@@ -220,17 +223,23 @@ class ReleaseFeed:
             directory = await self._fetch(notice.release_id)
         with self._metrics.swap_seconds.labels("verify").time():
             release = await asyncio.to_thread(self._open, directory, notice.release_id)
-            try:
-                vectors = await self._language_model.encode(
-                    release.adapter_directory, list(release.manifest.probe_texts), exact=True
-                )
-            except ModelError as error:
-                raise ReleaseRefused("adapter-load", str(error)) from error
-            check_probe(release, vectors)
+            if not self._proofs.holds(release):
+                await self._prove(release)
         with self._metrics.swap_seconds.labels("load").time():
             space = await self._state.run(Space, release, self._path.catalog, self._seen_bytes)
             await self._catalogue.fill(space)
         return space
+
+    async def _prove(self, release: Release) -> None:
+        """See that this process reads as the trainer did."""
+        try:
+            vectors = await self._language_model.encode(
+                release.adapter_directory, list(release.manifest.probe_texts), exact=True
+            )
+        except ModelError as error:
+            raise ReleaseRefused("adapter-load", str(error)) from error
+        check_probe(release, vectors)
+        await asyncio.to_thread(self._proofs.note, release)
 
     async def _fetch(self, release_id: str) -> Path:
         for attempt in range(STORE_RETRIES):

@@ -29,6 +29,7 @@ from stream.chunks import Chunk
 from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
+from stream.proofs import Proofs
 from stream.publisher import Publisher
 from stream.release_feed import ReleaseFeed
 from stream.state_thread import StateThread
@@ -54,6 +55,7 @@ class FakeLanguageModel:
         self.probe = np.eye(len(PROBE_TEXTS), TEXT_DIM, dtype=np.float32)
         self.error: Exception | None = None
         self.encoded: list[str] = []
+        self.proved = 0
         self.during: list[Item] = []
         self.catalog: Catalog | None = None
 
@@ -61,6 +63,7 @@ class FakeLanguageModel:
         if self.error is not None:
             raise self.error
         if texts == PROBE_TEXTS:
+            self.proved += 1
             return self.probe
         for item in self.during:  # arrives while this is being encoded
             assert self.catalog is not None
@@ -125,6 +128,7 @@ class Bench:
             language_model,
             self.state,
             self.metrics,
+            Proofs(directory / "proofs.json"),
             lambda: self.swapped.append(self.path.serving.release_id),
         )
 
@@ -185,6 +189,41 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.state.close()
+
+
+# --- proofs --------------------------------------------------------------------------------------
+
+
+async def test_a_release_that_was_proved_is_not_proved_again_by_a_worker_that_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def restart() -> int:
+        bench = Bench(tmp_path)
+        bench.notice(name, 1)
+        await bench.settled()
+        assert bench.serving == name
+        bench.state.close()
+        return bench.model.proved
+
+    first = Bench(tmp_path)
+    name = first.publish(0)
+    first.state.close()
+    assert [await restart(), await restart()] == [1, 0]
+    # Other libraries may load it otherwise; and a file that was cut is no proof.
+    monkeypatch.setattr("stream.proofs.version", lambda library: "0.0")
+    assert [await restart(), await restart()] == [1, 0]
+    (tmp_path / "proofs.json").write_bytes(b'["')
+    assert await restart() == 1
+
+
+async def test_a_release_that_failed_its_proof_is_not_kept_as_proved(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.model.probe = -bench.model.probe
+    bench.notice(bench.publish(0), 1)
+    await bench.settled()
+    assert (bench.serving, bench.refused("probe-cosine")) == (None, 1.0)
+    assert not (tmp_path / "proofs.json").exists()
+    bench.state.close()
 
 
 # --- large catalogues ---------------------------------------------------------------------------
