@@ -21,6 +21,7 @@ from learner.sampling import ActionWeights
 from profiles.config import Settings
 from profiles.events import Event, Recommendation
 from profiles.off_policy import Estimate, Floats, snips
+from profiles.sealing import RECOMMENDATION
 from profiles.topics import Topics
 
 
@@ -97,7 +98,7 @@ def read_earnings(settings: Settings, within_s: float) -> Earnings:
     positive = {
         name for name, weight in zip(weights.names, weights.weights, strict=True) if weight > 0
     }
-    outputs = read_messages(settings, topics.recommendations, Recommendation)
+    outputs = read_messages(settings, topics.recommendations, Recommendation, RECOMMENDATION)
     events = [e for e in read_messages(settings, topics.events, Event) if e.action in positive]
     distinct = {output.output_id for output in outputs}  # some were sent again
     return estimate(join(outputs, events, within_s), len(distinct))

@@ -20,6 +20,9 @@ from profiles.broker_access import security_options
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, TopicError
 from profiles.events import decode_json
+from profiles.key_store import KeyMap
+from profiles.sealing import MasterKeys, is_sealed, no_key
+from profiles.topics import Topics
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
@@ -163,17 +166,32 @@ def read_to_end(consumer: KafkaConsumer, topic: str, timeout_s: float) -> Iterat
             yield from records
 
 
-def read_messages(settings: Settings, topic: str, kind: type[Kind]) -> list[Kind]:
+def read_messages(
+    settings: Settings, topic: str, kind: type[Kind], purpose: bytes | None = None
+) -> list[Kind]:
     """Every message of a kind that stands in a topic now; what cannot be read is passed over.
 
-    Raises: TopicError, BrokerError.
+    `purpose`: of the sealing, where the topic may be encrypted.
+    Raises: TopicError, BrokerError, SealError.
     """
     consumer = open_consumer(settings)
     found: list[Kind] = []
+    timeout_s = settings.broker.connect_timeout_s
+    service = MasterKeys.of(settings.privacy) if purpose is not None else None
+    keys = None if service is None else KeyMap(service)
     try:
-        for record in read_to_end(consumer, topic, settings.broker.connect_timeout_s):
+        if keys is not None:
+            named = Topics.under(settings.topics.prefix).keys
+            for record in read_to_end(consumer, named, timeout_s):
+                keys.take(record.key, record.value)
+        for record in read_to_end(consumer, topic, timeout_s):
+            value = record.value
+            if keys is not None and purpose is not None:
+                value = keys.sealer.open(purpose, record.key or b"", value)
+            elif is_sealed(value):
+                raise no_key()
             try:
-                found.append(decode_json(record.value or b"", kind))
+                found.append(decode_json(value or b"", kind))
             except BadMessage:
                 continue
     finally:

@@ -18,17 +18,17 @@ Role = Literal["worker", "learner", "application", "api", "console", "operator"]
 ROLES: tuple[Role, ...] = ("worker", "learner", "application", "api", "console", "operator")
 
 _READS: dict[Role, tuple[str, ...]] = {
-    "worker": ("events", "items", "users", "requests", "erasures", "releases", "profiles"),
+    "worker": ("events", "items", "users", "requests", "erasures", "releases", "profiles", "keys"),
     "learner": ("events", "items", "erasures", "releases", "outcomes"),
-    "application": ("recommendations", "receipts"),
-    "api": ("items", "profiles", "recommendations", "releases"),
+    "application": ("recommendations", "receipts", "keys"),
+    "api": ("items", "profiles", "recommendations", "releases", "keys"),
     # Events for their timestamps: how long a recommendation took.
-    "console": ("events", "items", "profiles", "recommendations", "releases", "outcomes"),
+    "console": ("events", "items", "profiles", "recommendations", "releases", "outcomes", "keys"),
     # export, oracle and earnings read everything; dead letters are for people to look at.
     "operator": tuple(Topics.__annotations__),
 }
 _WRITES: dict[Role, tuple[str, ...]] = {
-    "worker": ("profiles", "recommendations", "receipts", "outcomes"),
+    "worker": ("profiles", "keys", "recommendations", "receipts", "outcomes"),
     "learner": ("releases", "receipts"),
     "application": ("events", "items", "users", "requests", "erasures"),
     "api": ("events", "items", "users", "requests", "erasures"),

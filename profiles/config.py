@@ -26,6 +26,7 @@ from profiles.settings.learning import (
     RolloutSettings,
     TrackerSettings,
 )
+from profiles.settings.privacy import PrivacySettings
 from profiles.settings.serving import (
     DEFAULT_ACTIONS,
     ProfileSettings,
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     rollout: RolloutSettings = RolloutSettings()
     tracker: TrackerSettings = TrackerSettings()
     security: SecuritySettings = SecuritySettings()
+    privacy: PrivacySettings = PrivacySettings()
     http: HttpSettings = HttpSettings()
     api: ApiSettings = ApiSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -141,6 +143,9 @@ def _given(problem: ErrorDetails) -> str:
 
     A value under an unknown name may be a password whose name was misspelt or misplaced.
     """
-    secret = problem["type"] == "extra_forbidden" or problem["loc"][:1] == ("security",)
+    secret = problem["type"] == "extra_forbidden" or problem["loc"][:1] in (
+        ("security",),
+        ("privacy",),
+    )
     plain = isinstance(problem["input"], str | int | float)
     return f" (got {problem['input']!r})" if plain and not secret else ""

@@ -13,7 +13,8 @@
     ├── DatasetError            11   a data set is absent, altered or not in its known form
     ├── LearnerError            12   a learning round or its checkpoint failed
     ├── AuditError              13   the audit log cannot be written, or its chain is broken
-    └── NoAnswerError           14   no worker answered a request in time
+    ├── NoAnswerError           14   no worker answered a request in time
+    └── SealError               15   what is encrypted cannot be opened with the keys given
 
 The number is the class's `exit_code`: what the command line exits with when that error ends it.
 A message says what failed, with which value, and what to do next. Catch the root only at an edge.
@@ -34,6 +35,7 @@ __all__ = [
     "NoAnswerError",
     "ReleaseError",
     "ReleaseRefused",
+    "SealError",
     "SettingsError",
     "StoreCorruptError",
     "StoreError",
@@ -154,3 +156,9 @@ class NoAnswerError(DriftlineError):
     """No worker answered a request in time; it may still be answered later."""
 
     exit_code = 14
+
+
+class SealError(DriftlineError):
+    """What is encrypted cannot be opened: the master key is missing, wrong, or lacks a version."""
+
+    exit_code = 15

@@ -186,6 +186,16 @@ class WorkerMetrics:
             "Local stores found damaged, set aside and rebuilt",
             registry=registry,
         )
+        self.sealed_refused = Counter(
+            "driftline_sealed_records_refused",
+            "Encrypted changelog records passed over in a restore: erased users', and damaged ones",
+            registry=registry,
+        )
+        self.keys_rewrapped = Counter(
+            "driftline_keys_rewrapped",
+            "Users' keys wrapped anew by a newer master key",
+            registry=registry,
+        )
 
 
 class LearnerMetrics:

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.config import Settings
-from profiles.errors import StoreCorruptError
+from profiles.errors import SealError, StoreCorruptError
+from profiles.sealing import is_sealed
 
 RECORD_VERSION = 2
 """2: event ids are named by `profiles.event_keys`; the history comes last, event by event."""
@@ -146,7 +147,8 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Rec
     """Read a batch of profiles, and what follows each: declared interests, UTF-8, mostly nothing.
 
     The records own their memory and may be written.
-    Raises: StoreCorruptError when a payload has another size, version or layout.
+    Raises: StoreCorruptError when a payload has another size, version or layout; SealError when
+    it is encrypted.
     """
     size = layout.dtype.itemsize
     # Filled up with zeros to whole records, which is what was cut off.
@@ -154,6 +156,11 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Rec
     records = np.frombuffer(whole, dtype=layout.dtype)
     good = (records["version"] == RECORD_VERSION) & (records["layout"] == layout.checksum)
     if not good.all():
+        if any(map(is_sealed, payloads)):
+            raise SealError(
+                "stored profiles are encrypted: set privacy.encryption and the master key under "
+                "which they were written"
+            )
         raise StoreCorruptError(
             f"{int((~good).sum())} of {len(payloads)} stored profiles carry another record "
             f"version or layout than {RECORD_VERSION}/{layout.checksum}; {_REMEDY}"

@@ -61,6 +61,13 @@ class PartitionStore:
 
     def __init__(self, directory: Path, sync_writes: bool = False) -> None:
         self.directory = directory
+        self._write_options = WriteOptions()
+        self._write_options.sync = sync_writes
+        self._db = self._open()
+        self.watermark = self._read_watermark()
+
+    def _open(self) -> Rdict:
+        directory = self.directory
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
@@ -68,11 +75,9 @@ class PartitionStore:
         options.set_compression_type(DBCompressionType.lz4())
         options.set_write_buffer_size(64 * 2**20)
         options.set_keep_log_file_num(2)
-        self._write_options = WriteOptions()
-        self._write_options.sync = sync_writes
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(str(directory), options)
+            return Rdict(str(directory), options)
         except Exception as error:  # rocksdict raises bare Exception
             if _is_damage(error):
                 raise StoreCorruptError(f"store {directory} is damaged: {error}") from error
@@ -80,7 +85,6 @@ class PartitionStore:
                 f"store {directory} cannot be opened: {error}; is another worker using "
                 "store.directory, or may this user not write there?"
             ) from error
-        self.watermark = self._read_watermark()
 
     def get_many(self, users: Sequence[bytes]) -> list[bytes | None]:
         """Stored payloads, None for a user who has none."""
@@ -150,6 +154,27 @@ class PartitionStore:
         forced = CompactOptions()
         forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
         self._db.compact_range(None, None, forced)
+
+    def purge(self, users: Sequence[bytes]) -> None:
+        """Make deletions of these users physical: no file holds what was written of them.
+
+        Only tables in whose range they lie are rewritten.  Opened anew, since the old manifest
+        names deleted keys as bounds of its tables.
+        """
+        forced = CompactOptions()
+        forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        try:
+            self._db.flush()
+            for user in users:
+                self._db.compact_range(USER_PREFIX + user, USER_PREFIX + user + b"\x00", forced)
+            self._db.close()
+        except Exception as error:
+            raise _broken(self.directory, "purge", error) from error
+        self._db = self._open()
+
+    def condemn(self) -> None:
+        """Note that what lies here is not to be believed: the next `check` finds it damaged."""
+        self.write([], [], msgspec.structs.replace(self.watermark, count=-1))
 
     def close(self) -> None:
         """Release the directory.  Closing twice is closing once."""

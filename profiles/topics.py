@@ -71,6 +71,7 @@ class Topics:
     requests: str
     recommendations: str
     profiles: str
+    keys: str
     releases: str
     outcomes: str
     erasures: str
@@ -86,6 +87,7 @@ class Topics:
             requests=f"{prefix}.requests.v1",
             recommendations=f"{prefix}.recommendations.v1",
             profiles=f"{prefix}.profiles.v1",
+            keys=f"{prefix}.keys.v1",
             releases=f"{prefix}.releases.v1",
             outcomes=f"{prefix}.outcomes.v1",
             erasures=f"{prefix}.erasures.v1",
@@ -159,6 +161,7 @@ def topic_specs(
         TopicSpec(names.requests, "user_id", partitions, "delete", _aged(DAY_MS, HOUR_MS)),
         TopicSpec(names.recommendations, "user_id", partitions, "compact,delete", _WEEK_COMPACTED),
         TopicSpec(names.profiles, "user_id", partitions, "compact", _COMPACTED),
+        TopicSpec(names.keys, "user_id", partitions, "compact", _COMPACTED),
         TopicSpec(names.releases, "release_id", 1, "compact", _COMPACTED),
         TopicSpec(names.outcomes, "release_id", 1, "delete", _aged(DAY_MS, HOUR_MS)),
         TopicSpec(names.erasures, "user_id", partitions, "delete", _MONTH),

@@ -92,6 +92,11 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
     app.agent(releases.channel, name="releases")(run_releases)
 
 
+async def _send_keys(worker: Worker, sent: Sent, source: Source) -> None:
+    if keys := source.take_keys():
+        await worker.publisher.send(sent, worker.topics.keys, source.number, keys)
+
+
 async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
     """Answer a chunk of requests."""
     source = worker.source(chunk)
@@ -111,6 +116,7 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
     answers = await worker.state.run(worker.path.answer, source, requests, time.time())
     worker.metrics.recommendations.labels("request").inc(len(answers))
     sent = Sent()
+    await _send_keys(worker, sent, source)
     await worker.publisher.send(sent, worker.topics.recommendations, chunk.partition, answers)
     await worker.send_dead(sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, [event], chunk.records[0].timestamp)
@@ -137,6 +143,7 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
             changed = await worker.state.run(
                 worker.path.declare, source, users, texts, space, time.time()
             )
+            await _send_keys(worker, sent, source)
             await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)
     await worker.send_dead(sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, [event], None)

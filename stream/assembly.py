@@ -15,6 +15,7 @@ from profiles.encoder import base_sha256
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Expected
+from profiles.sealing import MasterKeys
 from profiles.settings.kafka import BrokerSettings
 from profiles.signing import load_trusted
 from profiles.state import RecordLayout
@@ -93,6 +94,7 @@ def build_worker(
         metrics,
         fail,
         sweep.add,
+        MasterKeys.of(settings.privacy),
     )
     indexer = Indexer(path, state, metrics, serving.exact_items)
     catalogue = CatalogueFeed(

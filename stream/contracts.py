@@ -55,6 +55,7 @@ CHANNELS = (
     Channel("releases", events.ReleaseNotice, None, "Which model release serves."),
     Channel("outcomes", events.OutcomeWindow, None, "How releases do live, as sums."),
     Channel("profiles", None, None, "Changelog of the workers' stores; its bytes are internal."),
+    Channel("keys", None, None, "Users' data keys, wrapped by the master key."),
 )
 
 CLOUD_EVENTS = {

@@ -79,6 +79,8 @@ class Delivery:
         async with source.order:
             outcome = await work
             topics = self._topics
+            if keys := [*outcome.keys, *source.take_keys()]:
+                await self._publisher.send(sent, topics.keys, source.number, keys)
             await self._publisher.send(sent, topics.profiles, source.number, outcome.changelog)
             await self._publisher.send(sent, topics.recommendations, source.number, outcome.outputs)
         await sent.acknowledged()

@@ -26,10 +26,10 @@ from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled
+from profiles.sealing import PROFILE
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
-from profiles.store import PartitionStore
 from profiles.updater import interest_move
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import to_batch
@@ -100,12 +100,13 @@ class EventPath:
         """Which space serves which of these users."""
         return split(self.serving, self.canary, users)
 
-    def load(self, store: PartitionStore, users: Sequence[bytes]) -> Loaded:
+    def load(self, source: Source, users: Sequence[bytes]) -> Loaded:
         """Profiles of users; a new user gets an empty one."""
-        return self._loaded(users, store.get_many(users))
+        return self._loaded(users, *source.stored(users))
 
-    def _loaded(self, users: Sequence[bytes], payloads: Sequence[bytes | None]) -> Loaded:
-        fresh = [payload is None for payload in payloads]
+    def _loaded(
+        self, users: Sequence[bytes], payloads: Sequence[bytes | None], fresh: list[bool]
+    ) -> Loaded:
         records, tails = decode_records(
             self.layout, [self._no_profile if payload is None else payload for payload in payloads]
         )
@@ -119,12 +120,13 @@ class EventPath:
         columns = to_batch([part.decoded for part in parts], self.catalog, self._actions)
         batch, users = columns.batch, columns.users
         arms = self.arms(users)
-        stored = [
-            payload
-            for part, theirs in zip(parts, columns.slices, strict=True)
-            for payload in part.source.store.get_many(users[theirs])
-        ]
-        loaded = self._loaded(users, stored)
+        payloads: list[bytes | None] = []
+        new: list[bool] = []
+        for part, theirs in zip(parts, columns.slices, strict=True):
+            stored, is_new = part.source.stored(users[theirs])
+            payloads += stored
+            new += is_new
+        loaded = self._loaded(users, payloads, new)
         touched = stale(loaded.records, arms) & (loaded.records["events"] > 0)
         self._metrics.profiles_rebuilt.labels("touch").inc(float(touched.sum()))
         applied_by_arm = apply_to_arms(
@@ -168,7 +170,9 @@ class EventPath:
             )
             for part, theirs in zip(parts, columns.slices, strict=True)
         ]
-        return list(map(Outcome, changelogs, outputs))
+        sealed = [part.source.sealed(own) for part, own in zip(parts, outputs, strict=True)]
+        keys = [part.source.take_keys() for part in parts]
+        return list(map(Outcome, changelogs, sealed, keys))
 
     def answer(
         self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float
@@ -176,9 +180,9 @@ class EventPath:
         """Answer requests from the stored profiles, which they do not change."""
         users = [user for user, _, _ in requests]
         arms = self.arms(users)
-        loaded = self.load(source.store, users)
+        loaded = self.load(source, users)
         rebuild_stale(loaded.records, arms, self.catalog)
-        return [
+        answers = [
             Message(
                 users[at],
                 self._recommender.for_request(
@@ -188,6 +192,7 @@ class EventPath:
             for arm in arms
             for at in np.flatnonzero(arm.members).tolist()
         ]
+        return source.sealed(answers)
 
     def flush_due(self, source: Source, now_s: float, everything: bool = False) -> Outcome:
         """Recommend to users who waited long enough; `everything`: to all who wait."""
@@ -197,7 +202,7 @@ class EventPath:
         if not waiting:
             return Outcome([], [])
         arms = self.arms(list(waiting))
-        loaded = self.load(source.store, list(waiting))
+        loaded = self.load(source, list(waiting))
         rebuild_stale(loaded.records, arms, self.catalog)
         rows = np.arange(len(waiting))
         causes = [
@@ -206,7 +211,7 @@ class EventPath:
         ]
         self._note_outputs(loaded, rows, causes, [w.event_key for w in waiting.values()], now_s)
         outputs = [message for _, message in self._recommend(loaded, rows, causes, arms, now_s)]
-        return Outcome(self._save(source, loaded, now_s), outputs)
+        return Outcome(self._save(source, loaded, now_s), source.sealed(outputs))
 
     def declare(
         self,
@@ -223,7 +228,7 @@ class EventPath:
         if source.closed:  # while the texts were encoded
             return []
         names = [user for user, _ in users]
-        loaded = self.load(source.store, names)
+        loaded = self.load(source, names)
         mine = [arm for arm in self.arms(names) if arm.space is space]
         rebuild_stale(loaded.records, mine, self.catalog)
         vectors = interest_move(space.head, texts)
@@ -248,11 +253,12 @@ class EventPath:
         last: bytes | None = None
         scanned, looked = source.store.scan(after), 0
         while block := list(itertools.islice(scanned, count)):
-            keys = self._keys_of([user for user, _ in block])
-            for (user, payload), key in zip(block, keys, strict=True):
+            names = [user for user, _ in block]
+            payloads = self._opened(source, names, [payload for _, payload in block])
+            for user, payload, key in zip(names, payloads, self._keys_of(names), strict=True):
                 last, looked = user, looked + 1
                 # Read straight from the bytes: most profiles are already rebuilt.
-                if not self._is_current(payload, key):
+                if payload is not None and not self._is_current(payload, key):
                     users.append(user)
                 if len(users) >= count or looked >= 32 * count:
                     break
@@ -262,7 +268,7 @@ class EventPath:
         else:
             last = None
         arms = self.arms(users)
-        loaded = self.load(source.store, users)
+        loaded = self.load(source, users)
         rebuild_stale(loaded.records, arms, self.catalog)
         interests = loaded.records["interest_release"]
         wanting = [
@@ -289,6 +295,14 @@ class EventPath:
         )
         source.store.flush()
         return [Message(user, None) for user in users], found
+
+    @staticmethod
+    def _opened(
+        source: Source, users: Sequence[bytes], payloads: Sequence[bytes | None]
+    ) -> Sequence[bytes | None]:
+        if source.keys is None:
+            return payloads
+        return source.keys.open_profiles(users, payloads, source.store)
 
     def _keys_of(self, users: Sequence[bytes]) -> list[int]:
         """Key of the space that serves each user; a block at a time, since arms are hashed."""
@@ -375,6 +389,8 @@ class EventPath:
 
         `fresh`: how many of the users are new; `end`: the offset after the last event applied.
         """
+        if source.keys is not None:
+            payloads = source.keys.sealer.seal_many(PROFILE, users, payloads)
         watermark = source.store.watermark
         applied = watermark.applied if end is None else {**watermark.applied, source.topic: end}
         source.store.write(

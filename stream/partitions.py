@@ -19,14 +19,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from profiles.errors import StoreCorruptError
+from profiles.key_store import KeyStore
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
+from profiles.sealing import KeyService
 from profiles.settings.kafka import BrokerSettings
 from profiles.settings.serving import StoreSettings
 from profiles.state import RecordLayout
 from profiles.store import PartitionStore
 from profiles.topics import Topics
-from stream.restore import TOMBSTONES_KEPT_S, restore
+from stream.restore import TOMBSTONES_KEPT_S, restore, restore_keys
 from stream.source import Source
 from stream.state_thread import StateThread
 
@@ -52,7 +54,9 @@ class Partitions:
         metrics: WorkerMetrics,
         on_failure: Callable[[BaseException], None],
         on_open: Callable[[Source], None],
+        key_service: KeyService | None = None,
     ) -> None:
+        self._key_service = key_service
         self._directory = directory
         self._settings = settings
         self._layout = layout
@@ -149,12 +153,15 @@ class Partitions:
     async def _caught_up(self, source: Source) -> Source:
         """A store that stayed open, with what others wrote to the changelog meanwhile."""
         if self._is_outdated(source.store):
-            await self._state.run(source.store.close)
+            await self._state.run(_close_store, source)
             return await self._restored(source.number)
         try:
-            source.note_restored(await self._read_changelog(source.store, source.number))
+            if source.keys is not None:
+                await self._read_keys(source.keys, source.number)
+            reached = await self._read_changelog(source.store, source.number, source.keys)
+            source.note_restored(reached)
         except BaseException:
-            await asyncio.shield(self._state.run(source.store.close))
+            await asyncio.shield(self._state.run(_close_store, source))
             raise
         source.closed = False
         return source
@@ -162,6 +169,7 @@ class Partitions:
     async def _restored(self, number: int) -> Source:
         events = self._topics.events
         store = await self._state.run(self._open_store, number)
+        keys: KeyStore | None = None
         try:
             if self._is_outdated(store):
                 # Another topic under the old name, or too old to trust: start from the changelog.
@@ -170,11 +178,36 @@ class Partitions:
                 await self._state.run(self._discard, number)
                 store = await self._state.run(self._open_store, number)
             await self._state.run(store.check)
-            reached = await self._read_changelog(store, number)
+            keys = await self._opened_keys(number)
+            reached = await self._read_changelog(store, number, keys)
         except BaseException:
             await asyncio.shield(self._state.run(store.close))
+            if keys is not None:
+                await asyncio.shield(self._state.run(keys.close))
             raise
-        return Source(number, store, events, self._topic_ids[events], changelog_end=reached)
+        topic_id = self._topic_ids[events]
+        return Source(number, store, events, topic_id, changelog_end=reached, keys=keys)
+
+    async def _opened_keys(self, number: int) -> KeyStore | None:
+        """The users' keys, complete; None where nothing is encrypted."""
+        if self._key_service is None:
+            return None
+        keys = await self._state.run(self._open_keys, number, self._key_service)
+        try:
+            await self._read_keys(keys, number)
+        except BaseException:
+            await asyncio.shield(self._state.run(keys.close))
+            raise
+        return keys
+
+    async def _read_keys(self, keys: KeyStore, number: int) -> None:
+        topic = self._topics.keys
+        await restore_keys(keys, self._broker, topic, number, self._state, self._metrics)
+        await self._state.run(keys.check)
+        rewrapped = await self._state.run(keys.refresh)
+        if rewrapped:
+            self._metrics.keys_rewrapped.inc(rewrapped)
+            log.info("keys wrapped anew", partition=number, keys=rewrapped)
 
     def _is_outdated(self, store: PartitionStore) -> bool:
         watermark, events = store.watermark, self._topics.events
@@ -183,7 +216,9 @@ class Partitions:
         age_s = time.time() - watermark.saved_at
         return is_other or (watermark.saved_at > 0 and age_s > TOMBSTONES_KEPT_S)
 
-    async def _read_changelog(self, store: PartitionStore, number: int) -> int:
+    async def _read_changelog(
+        self, store: PartitionStore, number: int, keys: KeyStore | None
+    ) -> int:
         """Returns: the offset reached."""
         return await restore(
             store,
@@ -193,6 +228,7 @@ class Partitions:
             number,
             self._state,
             self._metrics,
+            keys,
         )
 
     def _path(self, number: int) -> Path:
@@ -201,7 +237,23 @@ class Partitions:
     def _open_store(self, number: int) -> PartitionStore:
         return PartitionStore(self._path(number), self._settings.sync_writes)
 
+    def _open_keys(self, number: int, service: KeyService) -> KeyStore:
+        """Damaged keys are no loss: their topic has them.  They are never set aside."""
+        sync = self._settings.sync_writes
+        try:
+            keys = KeyStore(self._keys_path(number), service, sync)
+            keys.store.check()
+        except StoreCorruptError as error:
+            log.warning("keys read anew", partition=number, reason=str(error))
+            shutil.rmtree(self._keys_path(number), ignore_errors=True)
+            keys = KeyStore(self._keys_path(number), service, sync)
+        return keys
+
+    def _keys_path(self, number: int) -> Path:
+        return self._directory / f"keys-{number}"
+
     def _discard(self, number: int) -> None:
+        shutil.rmtree(self._keys_path(number), ignore_errors=True)
         self._path(number).rename(self._aside(number, "old"))
 
     def _quarantine(self, number: int, reason: str) -> None:
@@ -228,3 +280,5 @@ def forget_aside(directory: Path, number: int, keep: int) -> None:
 def _close_store(source: Source) -> None:
     source.closed = True
     source.store.close()
+    if source.keys is not None:
+        source.keys.close()

@@ -8,7 +8,7 @@ meanwhile, is replaced.  The input offset inside each profile decides, not the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -18,11 +18,16 @@ from aiokafka.structs import TopicPartition
 
 from profiles.broker_access import security_options
 from profiles.errors import BrokerError
+from profiles.key_store import KeyStore
 from profiles.metrics import WorkerMetrics
+from profiles.sealing import PROFILE
 from profiles.settings.kafka import BrokerSettings
 from profiles.state import RecordLayout, Records, decode_records
 from profiles.store import PartitionStore
 from stream.state_thread import StateThread
+
+Pairs = Sequence[tuple[bytes, bytes | None]]
+"""Key and value of records."""
 
 POLL_RECORDS = 5_000
 TOMBSTONES_KEPT_S = 12 * 3600.0
@@ -38,11 +43,51 @@ async def restore(
     partition: int,
     state: StateThread,
     metrics: WorkerMetrics,
+    keys: KeyStore | None = None,
 ) -> int:
     """Read the changelog to its end.
 
-    Returns: the changelog offset reached.  Raises: BrokerError, StoreError, StoreCorruptError.
+    Returns: the changelog offset reached.  Raises: BrokerError, StoreError, StoreCorruptError,
+    SealError.
     """
+
+    def take(records: Pairs, position: int) -> None:
+        refused = absorb(store, layout, records, position, keys)
+        metrics.sealed_refused.inc(refused)
+
+    return await _read_to_end(
+        broker, changelog, partition, store.watermark.changelog, state, metrics, take
+    )
+
+
+async def restore_keys(
+    keys: KeyStore,
+    broker: BrokerSettings,
+    topic: str,
+    partition: int,
+    state: StateThread,
+    metrics: WorkerMetrics,
+) -> None:
+    """Read the users' keys to the end of their topic: before the changelog, which they open.
+
+    Raises: BrokerError, StoreError, StoreCorruptError, SealError.
+    """
+    await _read_to_end(
+        broker, topic, partition, keys.store.watermark.changelog, state, metrics, keys.absorb
+    )
+
+
+async def _read_to_end(
+    broker: BrokerSettings,
+    topic: str,
+    partition: int,
+    start: int,
+    state: StateThread,
+    metrics: WorkerMetrics,
+    take: Callable[[Pairs, int], None],
+) -> int:
+    """Give a compacted partition's records to `take` on the state thread, with the offset after
+    them.  Returns: the offset reached."""
     gauge = metrics.restore_remaining.labels(str(partition))
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker.bootstrap,
@@ -54,11 +99,11 @@ async def restore(
     )
     try:
         await consumer.start()
-        tp = TopicPartition(changelog, partition)
+        tp = TopicPartition(topic, partition)
         consumer.assign([tp])
         beginning = (await consumer.beginning_offsets([tp]))[tp]
         end = (await consumer.end_offsets([tp]))[tp]
-        position = max(store.watermark.changelog, beginning)
+        position = max(start, beginning)
         consumer.seek(tp, position)
         while position < end:
             gauge.set(end - position)
@@ -67,15 +112,13 @@ async def restore(
             reached = await consumer.position(tp)
             if records or reached > position:
                 position = reached
-                await state.run(
-                    absorb, store, layout, [(r.key, r.value) for r in records if r.key], position
-                )
+                await state.run(take, [(r.key, r.value) for r in records if r.key], position)
         gauge.set(0)
         return int(position)
     except KafkaError as error:
         raise BrokerError(
-            f"changelog {changelog}/{partition} cannot be read: {error!r}; the partition stays "
-            "closed until it can"
+            f"{topic}/{partition} cannot be read: {error!r}; the partition stays closed until it "
+            "can"
         ) from error
     finally:
         await consumer.stop()
@@ -84,40 +127,60 @@ async def restore(
 def absorb(
     store: PartitionStore,
     layout: RecordLayout,
-    records: Sequence[tuple[bytes, bytes | None]],
+    records: Pairs,
     position: int,
-) -> None:
+    keys: KeyStore | None = None,
+) -> int:
     """Take changelog records, in log order, into the store; `position` is the offset after them.
 
     Of one user the furthest record counts, not the last: a worker that was suspended past its
     session can still write an old profile behind a newer one.
+    Returns: how many records were passed over because they do not open: their user's key is gone
+    (she was erased), or they are damaged.
     """
-    latest = _furthest(layout, records)
-    erased = {user for user, payload in records if payload is None}
+    readable, opened = _opened(records, keys)
+    latest = _furthest(layout, readable, opened)
+    erased = {user for user, payload in readable if payload is None}
     users = list(latest)
     existing = store.get_many(users)
+    before = existing if keys is None else keys.open_profiles(users, existing, store)
     kept_users: list[bytes] = []
     kept: list[bytes | None] = []
     count = store.watermark.count
-    newer = _is_newer(layout, existing, [latest[user] for user in users])
+    newer = _is_newer(layout, before, [latest[user][1] for user in users])
     for user, old, is_newer in zip(users, existing, newer, strict=True):
         # After a tombstone no local profile is worth more than what was written since.
         if not is_newer and user not in erased:
             continue
-        new = latest[user]
+        new = latest[user][0]
         count += (new is not None) - (old is not None)
         kept_users.append(user)
         kept.append(new)
     store.write(
         kept_users, kept, msgspec.structs.replace(store.watermark, changelog=position, count=count)
     )
+    return len(records) - len(readable)
+
+
+def _opened(records: Pairs, keys: KeyStore | None) -> tuple[Pairs, list[bytes | None]]:
+    """The records that can be read, tombstones among them, and the payload of each as it was
+    before it was sealed."""
+    if keys is None:
+        return records, [payload for _, payload in records]
+    plain = keys.sealer.open_many(PROFILE, *zip(*records, strict=True)) if records else []
+    kept = [
+        (pair, payload)
+        for pair, payload in zip(records, plain, strict=True)
+        if payload is not None or pair[1] is None
+    ]
+    return [pair for pair, _ in kept], [payload for _, payload in kept]
 
 
 def _furthest(
-    layout: RecordLayout, records: Sequence[tuple[bytes, bytes | None]]
-) -> dict[bytes, bytes | None]:
-    """One payload per user; a tombstone ends what came before it."""
-    decoded, _ = decode_records(layout, [payload for _, payload in records if payload is not None])
+    layout: RecordLayout, records: Pairs, opened: Sequence[bytes | None]
+) -> dict[bytes, tuple[bytes | None, bytes | None]]:
+    """One payload per user, as it stands there and opened; a tombstone ends what came before."""
+    decoded, _ = decode_records(layout, [payload for payload in opened if payload is not None])
     places = iter(
         zip(
             decoded["topic"].tolist(),
@@ -126,9 +189,9 @@ def _furthest(
             strict=True,
         )
     )
-    latest: dict[bytes, bytes | None] = {}
+    latest: dict[bytes, tuple[bytes | None, bytes | None]] = {}
     reached: dict[bytes, tuple[int, int, int]] = {}
-    for user, payload in records:
+    for (user, payload), plain in zip(records, opened, strict=True):
         if payload is None:
             reached.pop(user, None)
         else:
@@ -137,7 +200,7 @@ def _furthest(
             if before is not None and before[0] == place[0] and before[1:] > place[1:]:
                 continue
             reached[user] = place
-        latest[user] = payload
+        latest[user] = (payload, plain)
     return latest
 
 

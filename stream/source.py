@@ -7,9 +7,11 @@ far its changelog is known.  The state thread alone touches the store; the event
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from profiles.events import key64
+from profiles.key_store import KeyStore
 from profiles.store import PartitionStore
 from stream.codecs import Decoded
 from stream.due import Owed
@@ -32,6 +34,8 @@ class Source:
     topic_id: str
     changelog_end: int = 0
     closed: bool = False
+    keys: KeyStore | None = None
+    """Set where profiles are encrypted."""
     owed: Owed = field(default_factory=Owed)
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from a change on the state thread until its records are queued for Kafka: compaction
@@ -55,6 +59,28 @@ class Source:
         if len(self._own) > MAX_SEGMENTS:
             self._own.clear()
 
+    def stored(self, users: Sequence[bytes]) -> tuple[list[bytes | None], list[bool]]:
+        """Profiles of users, opened, and who has none stored."""
+        payloads = self.store.get_many(users)
+        fresh = [payload is None for payload in payloads]
+        if self.keys is not None:
+            payloads = self.keys.open_profiles(users, payloads, self.store)
+        return payloads, fresh
+
+    def sealed(self, messages: list[Message]) -> list[Message]:
+        """Outputs as they go to Kafka."""
+        if self.keys is None or not messages:
+            return messages
+        users = [message.key or b"" for message in messages]
+        payloads = self.keys.seal_outputs(users, [message.value or b"" for message in messages])
+        return [Message(user, payload) for user, payload in zip(users, payloads, strict=True)]
+
+    def take_keys(self) -> list[Message]:
+        """Keys that Kafka must have before what they seal."""
+        if self.keys is None:
+            return []
+        return [Message(key, wrapped) for key, wrapped in self.keys.take_unsent()]
+
     @property
     def topic_key(self) -> int:
         """What a profile stores of the topic's identity."""
@@ -67,6 +93,8 @@ class Outcome:
 
     changelog: list[Message]
     outputs: list[Message]
+    keys: list[Message] = field(default_factory=list)
+    """What Kafka must have before the other two."""
 
 
 @dataclass(frozen=True, slots=True)

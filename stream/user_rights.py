@@ -19,9 +19,11 @@ from kafka.partitioner.default import murmur2
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError
 from profiles.events import Erasure, Receipt, check_key, decode_json, encode
+from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.oracle.catalogue import read_catalogue
+from stream.oracle.keys import opened, read_key_map
 from stream.oracle.records import Raw, read_topic
 from stream.outbox import Outbox
 
@@ -65,16 +67,18 @@ class Export(msgspec.Struct, frozen=True):
 
 
 def export_user(settings: Settings, user_id: str) -> Export:
-    """Collect what the topics hold about a user.  Raises: BadMessage, BrokerError, TopicError."""
+    """Collect what the topics hold about a user.  Raises: BadMessage, BrokerError, TopicError,
+    SealError."""
     key, topics = check_key(user_id), Topics.under(settings.topics.prefix)
     own = [partition_of(key, settings.topics.partitions)]
 
     def of_user(topic: str) -> list[Raw]:
         return [raw for raw in read_topic(settings.broker, topic, own) if raw.key == key]
 
+    keys = read_key_map(settings, own)
     declared = _newest(of_user(topics.users))
-    stored = _newest(of_user(topics.profiles))
-    outputs = of_user(topics.recommendations)
+    stored = _newest(list(opened(of_user(topics.profiles), keys, PROFILE)))
+    outputs = list(opened(of_user(topics.recommendations), keys, RECOMMENDATION))
     # A tombstone ends what stands before it, also while the log still has it.
     erased = [at for at, raw in enumerate(outputs) if raw.value is None]
     return Export(

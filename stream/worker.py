@@ -58,6 +58,8 @@ class Worker:
         """Queue the changelog and the recommendations of a chunk."""
         with self.metrics.batch_seconds.labels("publish").time():
             topics, partition = self.topics, chunk.partition
+            if outcome.keys:
+                await self.publisher.send(sent, topics.keys, partition, outcome.keys)
             await self.publisher.send(sent, topics.profiles, partition, outcome.changelog)
             await self.publisher.send(sent, topics.recommendations, partition, outcome.outputs)
 

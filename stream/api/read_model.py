@@ -20,6 +20,8 @@ from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import Recommendation, decode_item, decode_json, key64
+from profiles.key_store import KeyMap
+from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import Topics
 from stream.api.newest import Newest
@@ -51,7 +53,11 @@ class ReadModel:
         self._items: dict[str, CatalogueItem] = {}
         self._item_of: dict[int, str] = {}
         self._board = ReleaseBoard()
+        service = MasterKeys.of(settings.privacy)
+        self._keys = None if service is None else KeyMap(service)
+        keys = () if service is None else (Source(topics.keys, None),)
         self.sources = (
+            *keys,
             Source(topics.items, None),
             Source(topics.releases, None),
             Source(topics.profiles, settings.api.users),
@@ -62,6 +68,7 @@ class ReadModel:
             topics.releases: self._take_notice,
             topics.profiles: self._take_profile,
             topics.recommendations: self._take_recommendation,
+            topics.keys: self._take_key,
         }
 
     def take(self, topic: str, records: Sequence[Record]) -> None:
@@ -72,15 +79,17 @@ class ReadModel:
 
     def recommendation(self, user_id: str) -> Recommendation | None:
         """The newest recommendation to a user, if it is kept."""
-        payload = self._recommendations.get(user_id.encode())
+        user = user_id.encode()
+        payload = self.opened_recommendation(user, self._recommendations.get(user))
         return None if payload is None else decode_json(payload, Recommendation)
 
     def profile(self, user_id: str) -> Profile | None:
         """The newest profile of a user, if it is kept.
 
-        Raises: StoreCorruptError when these settings are not the workers'.
+        Raises: StoreCorruptError, SealError when these settings are not the workers'.
         """
-        payload = self._profiles.get(user_id.encode())
+        user = user_id.encode()
+        payload = self._opened(PROFILE, user, self._profiles.get(user))
         if payload is None:
             return None
         records, (interests,) = decode_records(self._layout, [payload])
@@ -146,6 +155,21 @@ class ReadModel:
 
     def _take_notice(self, record: Record) -> None:
         self._board.put_payload(record.value)
+
+    def opened_recommendation(self, user: bytes, payload: bytes | None) -> bytes | None:
+        """A recommendation as the worker made it; None once its user's key is gone."""
+        return self._opened(RECOMMENDATION, user, payload)
+
+    def _opened(self, purpose: bytes, user: bytes, payload: bytes | None) -> bytes | None:
+        if self._keys is not None:
+            return self._keys.sealer.open(purpose, user, payload)
+        if is_sealed(payload):
+            raise no_key()
+        return payload
+
+    def _take_key(self, record: Record) -> None:
+        assert self._keys is not None, "keys are followed only where there is a master key"
+        self._keys.take(record.key, record.value)
 
     def _take_profile(self, record: Record) -> None:
         _keep(self._profiles, record)

@@ -35,9 +35,11 @@ from profiles.events import (
     User,
     check_key,
 )
+from profiles.sealing import MasterKeys
 from profiles.topics import Topics
 from stream.client.payloads import Contract, Payload
 from stream.client.reading import AnswerDesk, Subscription, open_reader
+from stream.key_feed import KeyFeed
 from stream.outbox import DELIVERY_TIMEOUT_S, WINDOW, look_at, open_producer, topic_partitions
 
 
@@ -63,6 +65,8 @@ class AsyncDriftline:
         self._stack = AsyncExitStack()
         self._producer: Any = None  # Any: aiokafka is untyped
         self._desk: AnswerDesk | None = None
+        self._key_service = MasterKeys.of(settings.privacy)
+        self._key_feed: KeyFeed | None = None
         self._opening = asyncio.Lock()
         self._undelivered: BrokerError | None = None
 
@@ -191,8 +195,9 @@ class AsyncDriftline:
                 restart where they were (at least once); without one, from now on.
         Raises: BrokerError, TopicError.
         """
+        keys = await self._keys()
         async with open_reader(self._broker, self._topics.recommendations, group) as consumer:
-            yield Subscription(consumer, users, group is not None)
+            yield Subscription(consumer, users, group is not None, keys)
 
     async def erase(self, user_id: str, reason: str = "") -> str:
         """Ask that a user be forgotten.  Returns: the id that the receipts will carry.
@@ -205,12 +210,24 @@ class AsyncDriftline:
 
     async def _answers(self) -> AnswerDesk:
         """The reader of answers, opened by the first question: who only produces has none."""
+        keys = await self._keys()
         async with self._opening:
             if self._desk is None:
                 self._desk = await self._stack.enter_async_context(
-                    AnswerDesk.opened(self._broker, self._topics.recommendations)
+                    AnswerDesk.opened(self._broker, self._topics.recommendations, keys)
                 )
             return self._desk
+
+    async def _keys(self) -> KeyFeed | None:
+        """The users' keys, followed from the first reading on; None where nothing is encrypted."""
+        if self._key_service is None:
+            return None
+        async with self._opening:
+            if self._key_feed is None:
+                self._key_feed = await self._stack.enter_async_context(
+                    KeyFeed.opened(self._broker, self._topics.keys, self._key_service)
+                )
+            return self._key_feed
 
     async def _deliver(self, topic: str, payloads: Sequence[Payload]) -> None:
         """Send and wait for every acknowledgement.  Raises: BadMessage (a bad key), BrokerError."""

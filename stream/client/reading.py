@@ -17,9 +17,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from profiles.broker_access import security_options
-from profiles.errors import BadMessage, BrokerError, NoAnswerError
+from profiles.errors import BadMessage, BrokerError, DriftlineError, NoAnswerError, SealError
 from profiles.events import Recommendation, decode_json
+from profiles.sealing import RECOMMENDATION, is_sealed, no_key
 from profiles.settings.kafka import BrokerSettings
+from stream.key_feed import KeyFeed
 from stream.outbox import connect, topic_partitions
 
 REMEMBERED = 10_000
@@ -79,8 +81,15 @@ class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 class Subscription:
     """An endless iterator of recommendations; `next` is its form with a timeout."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, users: Collection[str] | None, group: bool):
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        users: Collection[str] | None,
+        group: bool,
+        keys: KeyFeed | None = None,
+    ) -> None:
         self._consumer = consumer
+        self._keys = keys
         self._users = None if users is None else {user.encode() for user in users}
         self._commits = group
         self._ready: deque[Recommendation] = deque()
@@ -114,14 +123,14 @@ class Subscription:
             for records in fetched.values():
                 self._given = True
                 for record in records:
-                    self._take(record)
+                    await self._take(record)
         return self._ready.popleft()
 
-    def _take(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
+    async def _take(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
         if record.value is None or (self._users is not None and record.key not in self._users):
             return  # a tombstone says that the user was erased
         with suppress(BadMessage):
-            found = decode_json(record.value, Recommendation)
+            found = decode_json(await _readable(record, self._keys), Recommendation)
             if found.output_id in self._seen:
                 return
             self._seen[found.output_id] = None
@@ -133,16 +142,19 @@ class Subscription:
 class AnswerDesk:
     """Hands the answer of a request to whoever waits for it."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, keys: KeyFeed | None = None) -> None:
         self._consumer = consumer
+        self._keys = keys
         self._waiting: dict[bytes, dict[str, asyncio.Future[Recommendation]]] = {}
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, broker: BrokerSettings, topic: str) -> AsyncIterator[Self]:
+    async def opened(
+        cls, broker: BrokerSettings, topic: str, keys: KeyFeed | None = None
+    ) -> AsyncIterator[Self]:
         """A desk whose reader runs until it is left.  Raises: BrokerError, TopicError."""
         async with open_reader(broker, topic) as consumer:
-            desk = cls(consumer)
+            desk = cls(consumer, keys)
             reading = asyncio.create_task(desk._read())
             try:
                 yield desk
@@ -191,18 +203,37 @@ class AnswerDesk:
             for records in fetched.values():
                 for record in records:
                     if record.key in self._waiting and record.value:
-                        self._hand_over(record)
+                        await self._hand_over(record)
 
-    def _fail(self, error: BrokerError) -> None:
+    def _fail(self, error: DriftlineError) -> None:
         """Everybody who waits hears of it."""
         for requests in self._waiting.values():
             for waiting in requests.values():
                 if not waiting.done():
                     waiting.set_exception(error)
 
-    def _hand_over(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
-        with suppress(BadMessage):
-            answer = decode_json(record.value, Recommendation)
-            waiting = self._waiting[record.key].get(answer.cause_id)
+    async def _hand_over(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
+        try:
+            answer = decode_json(await _readable(record, self._keys), Recommendation)
+        except BadMessage:
+            return
+        except SealError as error:
+            self._fail(error)
+            return
+        else:
+            waiting = self._waiting.get(record.key, {}).get(answer.cause_id)
             if answer.cause == "request" and waiting is not None and not waiting.done():
                 waiting.set_result(answer)
+
+
+async def _readable(record: Any, keys: KeyFeed | None) -> bytes:  # Any: aiokafka's ConsumerRecord
+    """A recommendation's bytes, opened; empty when its user's key is gone.
+
+    Raises: SealError when it is encrypted and there is no master key, or a wrong one.
+    """
+    payload: bytes = record.value
+    if not is_sealed(payload):
+        return payload
+    if keys is None:
+        raise no_key()
+    return await keys.open(RECOMMENDATION, record.key, payload) or b""

@@ -36,7 +36,8 @@ def run_console(settings: Settings, desk: Desk, told: Callable[[str], None] = pr
 
 
 async def _run(settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[str], None]) -> None:
-    model, signs = ReadModel(settings), Signs(Topics.under(settings.topics.prefix))
+    model = ReadModel(settings)
+    signs = Signs(Topics.under(settings.topics.prefix), model.opened_recommendation)
     live = Live(signs)
     followed = {source.topic for source in model.sources}
 

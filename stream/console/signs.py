@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,10 +79,18 @@ class Cause:
 
 
 class Signs:
-    """Takes records in; tells what they show."""
+    """Takes records in; tells what they show.
 
-    def __init__(self, topics: Topics) -> None:
+    `opened`: a user's recommendation as the worker made it, where it is encrypted.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        opened: Callable[[bytes, bytes | None], bytes | None] = lambda user, payload: payload,
+    ) -> None:
         self._topics = topics
+        self._opened = opened
         self._windows: deque[OutcomeWindow] = deque(maxlen=WINDOWS)
         self._letters: deque[DeadLetter] = deque(maxlen=LETTERS)
         self._last: dict[int, Record] = {}
@@ -137,7 +145,8 @@ class Signs:
         found = []
         for record in taken.values():
             try:
-                made = decode_json(record.value or b"", Recommendation)
+                value = self._opened(record.key or b"", record.value)
+                made = decode_json(value or b"", Recommendation)
             except BadMessage:
                 continue
             if made.cause == "event":

@@ -19,10 +19,12 @@ from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import decode_notice, key64
 from profiles.registry import ReleaseStore
+from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.oracle.catalogue import Catalogue, read_catalogue
 from stream.oracle.changelog import Changelog, read_changelog
+from stream.oracle.keys import opened, read_key_map
 from stream.oracle.ledger import Ledger, dead_places, keep_ledger
 from stream.oracle.models import Encode, Model, encoder_of, load_models
 from stream.oracle.profile_check import check_profiles, count_events
@@ -53,17 +55,18 @@ def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleRep
 
     Args:
         sample_users: recompute the profiles of so many users only (seeded choice).
-    Raises: BrokerError, TopicError, ReleaseError, StoreCorruptError.
+    Raises: BrokerError, TopicError, ReleaseError, StoreCorruptError, SealError.
     """
     topics = Topics.under(settings.topics.prefix)
     broker = settings.broker
     dead = {name: topics.dlq(getattr(topics, name)) for name in DEAD_LETTERED if name != "events"}
+    keys = read_key_map(settings)
     evidence = Evidence(
         items=read_topic(broker, topics.items),
         events=read_topic(broker, topics.events),
         events_dead=read_topic(broker, topics.dlq(topics.events)),
-        profiles=read_topic(broker, topics.profiles),
-        recommendations=read_topic(broker, topics.recommendations),
+        profiles=opened(read_topic(broker, topics.profiles), keys, PROFILE),
+        recommendations=opened(read_topic(broker, topics.recommendations), keys, RECOMMENDATION),
         releases=read_topic(broker, topics.releases),
         other_dead=sum(1 for name in dead.values() for _ in read_topic(broker, name)),
     )
