@@ -35,6 +35,7 @@ from stream.cli_options import (
 )
 from stream.dlq_cli import dlq_app
 from stream.import_cli import import_command
+from stream.keys_cli import keys_app
 from stream.rights_cli import audit_app, erase, export
 from stream.topics_cli import topics_app
 
@@ -49,6 +50,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(keys_app, name="keys")
 app.command("import")(import_command)
 app.command()(export)
 app.command()(erase)

@@ -21,7 +21,7 @@ from stream.codecs import Rules, decode_chunk
 from stream.event_path import EventPath
 from stream.outputs import Cause
 from stream.restore import absorb
-from stream.source import Outcome, Source
+from stream.source import Outcome, Part, Source
 from tests.unit.builders import (
     ACTIONS,
     LAYOUT,
