@@ -1,8 +1,8 @@
 """A round in progress on disk, so that a killed learner goes on where it was.
 
-One safetensors file, written beside its place, fsynced and renamed: it is whole or absent.  It
-holds the round's own events (the replay buffer moves on meanwhile), every weight, both
-optimisers, the best weights so far and the position in the schedule.  Randomness needs no state:
+One safetensors file, written beside its place, fsynced and renamed: it is whole or absent; sealed
+where the deployment encrypts.  It holds every weight, both optimisers, the best weights so far and
+the position in the schedule; the round's own events are in its plan.  Randomness needs no state:
 each epoch and step seeds itself from (seed, round, position).  No pickle.
 
 What names a round is `identity` (parent release, position in the buffer, catalogue and settings
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from learner.sampling import Segment
 from profiles.errors import LearnerError, StoreError
+
+Seal = Callable[[bytes], bytes]
+Unseal = Callable[[bytes], bytes | None]
+"""None: it was sealed with a key that is gone."""
+
+
+def as_it_is(payload: bytes) -> bytes:
+    """Where nothing is encrypted."""
+    return payload
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -50,28 +60,31 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, seal: Seal = as_it_is) -> None:
     """Replace the file at `path`, atomically.  Raises: StoreError when the disk refuses."""
     head = {
         "identity": checkpoint.identity,
         "position": msgspec.json.encode(checkpoint.position).decode(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
-    write_atomically(path, save_bytes(tensors, metadata=head))
+    write_atomically(path, seal(save_bytes(tensors, metadata=head)))
 
 
-def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
+def load_checkpoint(path: Path, identity: str, unseal: Unseal = as_it_is) -> Checkpoint | None:
     """The saved moment of the round named `identity`; None if there is none or it is damaged."""
     if not path.is_file():
         return None
     try:
-        with safe_open(str(path), framework="pt") as file:
-            head = file.metadata() or {}
-            if head.get("identity") != identity:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        payload = unseal(path.read_bytes())
+        if payload is None:
+            return None
+        size = int.from_bytes(payload[:8], "little")
+        head = msgspec.json.decode(payload[8 : 8 + size]).get("__metadata__", {})
+        if head.get("identity") != identity:
+            return None
+        tensors = load_bytes(payload)
         position = msgspec.json.decode(head["position"], type=Position)
-    except (SafetensorError, OSError, KeyError, msgspec.DecodeError):
+    except (SafetensorError, OSError, KeyError, AttributeError, msgspec.DecodeError):
         # A damaged checkpoint costs a round begun again, nothing else.
         return None
     return Checkpoint(identity, position, tensors)
@@ -159,10 +172,8 @@ def segments_to_bytes(segments: Sequence[Segment]) -> bytes:
 
 def segments_from_bytes(payload: bytes) -> list[Segment]:
     """The inverse.  Raises: LearnerError for a damaged payload."""
-    from safetensors.torch import load
-
     try:
-        t = {name: tensor.numpy() for name, tensor in load(payload).items()}
+        t = {name: tensor.numpy() for name, tensor in load_bytes(payload).items()}
     except SafetensorError as error:
         raise LearnerError(f"a round's saved events are damaged: {error}") from error
     ends = np.cumsum(t["size"])

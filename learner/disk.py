@@ -21,6 +21,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from learner.reservoir import Batch
 from profiles.errors import StoreError
 
 WRITE_BUFFER_BYTES = 8 * 2**20
@@ -86,7 +87,11 @@ class Disk:
                 return
             yield key, value
 
-    def write(self, batch: WriteBatch) -> None:
+    def new_batch(self) -> Batch:
+        """An empty batch for `write`."""
+        return new_batch()
+
+    def write(self, batch: Batch) -> None:
         """All of a batch or nothing."""
         try:
             self._db.write(batch)

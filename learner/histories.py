@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rocksdict import WriteBatch
 
 from learner.disk import Disk
 from learner.records import EVENT, Events, Row, UserHistory
-from learner.reservoir import USER
+from learner.reservoir import USER, Batch
 
 HISTORY_EVENTS = 200
 READ_USERS = 256
@@ -62,7 +61,7 @@ class Histories:
 
     def append(
         self,
-        batch: WriteBatch,
+        batch: Batch,
         user: int,
         old: UserHistory | None,
         arrived: Sequence[tuple[int, Row]],
@@ -90,7 +89,7 @@ class Histories:
         self.held_bytes += len(payload)
         return Appended(len(new), events[:spare], history.skipped())
 
-    def delete(self, batch: WriteBatch, user: int, history: UserHistory) -> None:
+    def delete(self, batch: Batch, user: int, history: UserHistory) -> None:
         """Remove a history and its place in the order of activity."""
         batch.delete(_history_key(user))
         batch.delete(_touch_key(history.last_order))

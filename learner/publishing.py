@@ -18,7 +18,7 @@ import msgspec
 from kafka import KafkaProducer
 
 from learner.bootstrap import bootstrap_from
-from learner.checkpoint import write_atomically
+from learner.checkpoint import Seal, Unseal, as_it_is, write_atomically
 from learner.feeds import BoardFeed
 from learner.jobs import Job, told_out_of_memory
 from learner.opening import open_trusted
@@ -37,6 +37,7 @@ from learner.rounds import (
     run_round,
     save_plan,
 )
+from learner.sealed_disk import LearnerKeys
 from learner.team import Team
 from learner.tracking import told
 from profiles.config import Settings
@@ -77,8 +78,9 @@ class Rounds:
         directory: Path,
         metrics: LearnerMetrics,
         team: Team | None = None,
+        keys: LearnerKeys | None = None,
     ) -> None:
-        self._team = team
+        self._team, self._keys = team, keys
         self._settings, self._buffer, self._board = settings, buffer, board
         self._producer, self._store, self._metrics = producer, store, metrics
         self._directory = directory
@@ -131,7 +133,7 @@ class Rounds:
 
     def resume(self) -> bool:
         """Go on with what a killed learner left.  Returns: whether there was anything."""
-        plan = load_plan(self._plan_path)
+        plan = self._load_plan()
         if plan is None:
             return False
         fits = plan.number == self._buffer.rounds + 1
@@ -147,7 +149,7 @@ class Rounds:
         assert self.parent is not None, "a round has a parent"
         plan = plan_round(self._buffer, self.parent.manifest, self._settings, reason, offsets)
         self._checkpoint_path.unlink(missing_ok=True)
-        save_plan(self._plan_path, plan)
+        save_plan(self._plan_path, plan, self._seals()[0])
         log.info("round starting", number=plan.number, due_by=reason, events=plan.fresh_events)
         self._launch(plan)
 
@@ -156,6 +158,7 @@ class Rounds:
         parent, catalogue = self.parent, self._board.catalogue.snapshot()
         sequence = self._board.board.next_sequence()
         identity = round_identity(plan, catalogue, self._settings)
+        seal, unseal = self._seals()
 
         def work(is_cancelled: Callable[[], bool]) -> Finished:
             on_failure = self._metrics.tracker_failures.inc
@@ -167,6 +170,8 @@ class Rounds:
                     identity,
                     figures=figures,
                     team=self._team,
+                    seal=seal,
+                    unseal=unseal,
                 )
                 with told_out_of_memory(plan.number):
                     outcome = run_round(
@@ -239,7 +244,7 @@ class Rounds:
             finished = msgspec.json.decode(self._outcome_path.read_bytes(), type=Finished)
         except (OSError, msgspec.DecodeError):
             return False
-        self._plan = load_plan(self._plan_path)
+        self._plan = self._load_plan()
         self._announce(finished)
         return finished.number > 0
 
@@ -302,7 +307,7 @@ class Rounds:
     def drop_if_about(self, users: set[int]) -> None:
         """Drop a planned round that learns from any of these users, whether it runs or not."""
         if self._job is None and self._plan is None:
-            plan = load_plan(self._plan_path)
+            plan = self._load_plan()
             self._plan_users = plan.users() if plan is not None else set()
         if users & self._plan_users:
             log.info("round dropped: it held the events of an erased user")
@@ -322,7 +327,21 @@ class Rounds:
     def _clear(self) -> None:
         for path in (self._outcome_path, self._plan_path, self._checkpoint_path):
             path.unlink(missing_ok=True)
+        if self._keys is not None:
+            self._keys.forget_round()
         self._plan, self._plan_users = None, set()
+
+    def _load_plan(self) -> Plan | None:
+        if not self._plan_path.is_file():
+            return None
+        return load_plan(self._plan_path, self._seals()[1])
+
+    def _seals(self) -> tuple[Seal, Unseal]:
+        """How the present round's files are sealed and opened."""
+        if self._keys is None:
+            return as_it_is, as_it_is
+        vault = self._keys.round_vault()
+        return vault.seal, vault.open
 
     # -- from the job's thread ------------------------------------------------------------------
 

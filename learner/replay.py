@@ -26,9 +26,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from rocksdict import WriteBatch
 
-from learner.disk import Disk, new_batch
+from learner.disk import Disk
 from learner.graduation import Graduation
 from learner.histories import Histories
 from learner.records import (
@@ -43,8 +42,9 @@ from learner.records import (
     to_segment,
 )
 from learner.replay_draw import POOL_TIMES, Policy, draw
-from learner.reservoir import Reservoir
+from learner.reservoir import Batch, Reservoir
 from learner.sampling import Segment
+from learner.sealed_disk import LearnerKeys, SealedDisk
 from profiles.errors import LearnerError
 
 HISTORY_SHARE = 0.5
@@ -60,6 +60,7 @@ class ReplayBuffer:
 
     Args:
         actions: names in the order of the head's actions, to notice a change of numbering.
+        keys: seal what is held of each user; the caller closes them.
     Raises: StoreError when it cannot be opened, LearnerError when its actions differ.
     """
 
@@ -71,8 +72,10 @@ class ReplayBuffer:
         sequence_length: int,
         seed: int,
         actions: Sequence[str],
+        keys: LearnerKeys | None = None,
     ) -> None:
-        self._disk = Disk(directory)
+        self._disk = Disk(directory) if keys is None else SealedDisk(directory, keys)
+        self._keys = keys
         saved = self._disk.get(META)
         # Any: JSON of our own making.
         meta: dict[str, Any] = json.loads(saved) if saved else {}
@@ -103,7 +106,7 @@ class ReplayBuffer:
         left = meta.get("graduating")
         self._graduating = msgspec.convert(left, Graduation) if left else None
         self._releases: list[tuple[str, int]] = [(r, int(n)) for r, n in meta.get("releases", [])]
-        trimmed = new_batch()
+        trimmed = self._disk.new_batch()
         self.past.trim(trimmed)
         self.exams.trim(trimmed)
         self._write(trimmed)
@@ -132,7 +135,7 @@ class ReplayBuffer:
 
     def forget_offset(self, topic: str, partition: int) -> None:
         """The partition's log was made anew: its offsets begin again."""
-        batch = new_batch()
+        batch = self._disk.new_batch()
         batch.delete(_offset_key(topic, partition))
         self._write(batch)
 
@@ -148,7 +151,7 @@ class ReplayBuffer:
             if row.offset >= stored.get(row.partition, 0):
                 users.setdefault(row.user, []).append((self.next_order, row))
                 self.next_order += 1
-        batch = new_batch()
+        batch = self._disk.new_batch()
         added = 0
         histories = self.histories.read(list(users))
         for (user, arrived), history in zip(users.items(), histories, strict=True):
@@ -172,7 +175,7 @@ class ReplayBuffer:
 
     def _make_examples(
         self,
-        batch: WriteBatch,
+        batch: Batch,
         into: Reservoir,
         user: int,
         skipped: int,
@@ -240,13 +243,13 @@ class ReplayBuffer:
         self.learned, self.rounds = upto, self.rounds + 1
         later = self.histories.active_since(upto)
         self.fresh_events = sum(int((h.events["order"] >= upto).sum()) for _, h in later)
-        self._write(new_batch())
+        self._write(self._disk.new_batch())
         self._graduate()
 
     def _graduate(self) -> None:
         work = self._graduating
         while work is not None:
-            batch = new_batch()
+            batch = self._disk.new_batch()
             some = list(self.histories.active_since(work.cursor, GRADUATE_USERS))
             for user, history in some:
                 events, first, cut = work.parts(user, history)
@@ -263,7 +266,7 @@ class ReplayBuffer:
     def _evict(self) -> bool:
         """Drop the histories of the least recently active users; their fresh events are kept as
         examples.  Returns: whether there was one to drop."""
-        batch = new_batch()
+        batch = self._disk.new_batch()
         dropped = False
         for user, history in list(self.histories.active_since(0, EVICT_USERS)):
             first = int(np.searchsorted(history.events["order"], self.learned))
@@ -283,7 +286,7 @@ class ReplayBuffer:
     def note_release(self, release_id: str, upto: int) -> None:
         """Remember that a release stands on events before arrival number `upto`."""
         self._releases = [*self._releases, (release_id, upto)][-MAX_RELEASES:]
-        self._write(new_batch())
+        self._write(self._disk.new_batch())
 
     def erase(self, users: Sequence[int]) -> dict[int, tuple[dict[str, int], list[str]]]:
         """Remove everything of some users, from the disk too (flush and compaction).
@@ -292,7 +295,7 @@ class ReplayBuffer:
         made after their first one, since each release is its parent's child.
         """
         report: dict[int, tuple[dict[str, int], list[str]]] = {}
-        batch = new_batch()
+        batch = self._disk.new_batch()
         distinct = list(dict.fromkeys(users))
         for user, history in zip(distinct, self.histories.read(distinct), strict=True):
             orders: list[int] = []
@@ -311,9 +314,11 @@ class ReplayBuffer:
             report[user] = (removed, built_on)
         self._write(batch)
         self._disk.purge()
+        if self._keys is not None:
+            self._keys.forget(distinct)
         return report
 
-    def _write(self, batch: WriteBatch) -> None:
+    def _write(self, batch: Batch) -> None:
         meta = {
             "actions": self._actions,
             "next_order": self.next_order,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from learner.catalogue import Catalogue
+from learner.checkpoint import Seal, Unseal, as_it_is
 from learner.language import LanguageModel
 from learner.sampling import Segment
 from learner.team import Team
@@ -52,7 +53,8 @@ class Hooks:
     `progress(stage, done, of, loss)` after every step and slice of texts; `figures(stage, step,
     named)` after every step (loss and its parts, learning rate, gradient norm) and every
     validation (`validation_*`).  What either raises ends the round: that is how a search prunes.
-    `team`: the processes that train it together, if there are several.
+    `team`: the processes that train it together, if there are several.  `seal` and `unseal`: of
+    the checkpoint's bytes, where it is encrypted.
     """
 
     progress: Callable[[str, int, int, float], None] = lambda stage, done, of, loss: None
@@ -62,6 +64,8 @@ class Hooks:
     clock: Callable[[], float] = time.monotonic
     figures: Callable[[str, int, Mapping[str, float]], None] = lambda stage, step, named: None
     team: Team | None = None
+    seal: Seal = as_it_is
+    unseal: Unseal = as_it_is
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,15 @@ import numpy as np
 from learner.bootstrap import new_manifest, publish_release
 from learner.calibration import Clicks, calibrate
 from learner.catalogue import Catalogue
-from learner.checkpoint import digest, segments_from_bytes, segments_to_bytes, write_atomically
+from learner.checkpoint import (
+    Seal,
+    Unseal,
+    as_it_is,
+    digest,
+    segments_from_bytes,
+    segments_to_bytes,
+    write_atomically,
+)
 from learner.evaluation import (
     Model,
     align,
@@ -126,15 +134,16 @@ def plan_round(
     )
 
 
-def save_plan(path: Path, plan: Plan) -> None:
+def save_plan(path: Path, plan: Plan, seal: Seal = as_it_is) -> None:
     """Write the plan, atomically.  Raises: StoreError."""
-    write_atomically(path, msgspec.msgpack.encode(plan))
+    write_atomically(path, seal(msgspec.msgpack.encode(plan)))
 
 
-def load_plan(path: Path) -> Plan | None:
+def load_plan(path: Path, unseal: Unseal = as_it_is) -> Plan | None:
     """The plan of an unfinished round, or None if there is none that can be read."""
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Plan)
+        payload = unseal(path.read_bytes())
+        return None if payload is None else msgspec.msgpack.decode(payload, type=Plan)
     except (OSError, msgspec.DecodeError):
         return None
 

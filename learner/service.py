@@ -27,6 +27,7 @@ from learner.replay import ReplayBuffer
 from learner.rollout.desk import RolloutDesk
 from learner.rollout.outcomes import OutcomeFeed
 from learner.sampling import ActionWeights
+from learner.sealed_disk import LearnerKeys
 from learner.sensing import Sensor
 from learner.team import Team
 from learner.tracking import require_tracker
@@ -36,6 +37,7 @@ from profiles.endpoint import Endpoint
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.registry import ReleaseStore
+from profiles.sealing import MasterKeys
 
 log = get_logger("learner.service")
 
@@ -58,7 +60,7 @@ def run_learner(
     """Learn until `stop` is set; then checkpoint, commit and close within 20 s.
 
     `team`: other processes that read texts with this one, which leads.
-    Raises: SettingsError, BrokerError, TopicError, StoreError, ReleaseError, ModelError,
+    Raises: SealError, SettingsError, BrokerError, TopicError, StoreError, ReleaseError, ModelError,
     LearnerError.
     """
     learner = _Learner(settings, metrics, team)
@@ -85,12 +87,17 @@ class _Learner:
             opened.callback(self._board.close)
             self._producer = open_producer(settings)
             opened.callback(self._producer.close, timeout=3)
+            service = MasterKeys.of(settings.privacy)
+            keys = None if service is None else LearnerKeys(directory / "keys", service)
+            if keys is not None:
+                opened.callback(keys.close)
             self._buffer = ReplayBuffer(
                 directory / "buffer",
                 buffer_bytes=settings.learner.buffer_bytes,
                 sequence_length=settings.learner.sequence_length,
                 seed=settings.learner.seed,
                 actions=actions.names,
+                keys=keys,
             )
             opened.callback(self._buffer.close)
             self._events = EventFeed(settings, self._buffer, metrics)
@@ -116,7 +123,15 @@ class _Learner:
             # From here on nothing fails: `close` closes all of it, last opened first.
             self._opened = opened.pop_all()
         self._rounds = Rounds(
-            settings, self._buffer, self._board, self._producer, store, directory, metrics, team
+            settings,
+            self._buffer,
+            self._board,
+            self._producer,
+            store,
+            directory,
+            metrics,
+            team,
+            keys,
         )
         self._eraser = Eraser(
             self._board, self._buffer, self._producer, self._rounds, AuditLog.of(settings)

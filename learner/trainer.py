@@ -119,7 +119,11 @@ class _Round:
         )
         self.language.team = hooks.team
         self.seconds: dict[str, float] = {}
-        saved = load_checkpoint(hooks.checkpoint, hooks.identity) if hooks.checkpoint else None
+        saved = (
+            load_checkpoint(hooks.checkpoint, hooks.identity, hooks.unseal)
+            if hooks.checkpoint
+            else None
+        )
         known = data.text if saved is None else saved.tensors["text/first"].numpy()
         self.text = self._timed(
             "encode",
@@ -314,9 +318,8 @@ class _Round:
         tensors |= {f"best/{name}": t for name, t in self.best.items()}
         for name, part in self.parts.items():
             tensors |= {f"{name}/{inner}": t for inner, t in part.tensors().items()}
-        save_checkpoint(
-            self.hooks.checkpoint, Checkpoint(self.hooks.identity, self.position, tensors)
-        )
+        saved = Checkpoint(self.hooks.identity, self.position, tensors)
+        save_checkpoint(self.hooks.checkpoint, saved, self.hooks.seal)
 
     def _restore(self, saved: Checkpoint) -> None:
         self.position = saved.position

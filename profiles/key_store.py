@@ -65,10 +65,19 @@ def from_topic_key(key: bytes) -> tuple[bytes, bytes] | None:
 class KeyStore:
     """Keys of one partition, and the sealer that uses them.  One thread owns it.
 
+    `has_topic`: without it nothing is to be sent, and this store is the only copy (the learner's).
     Raises: as `PartitionStore`; SealError for a wrong master key.
     """
 
-    def __init__(self, directory: Path, service: KeyService, sync_writes: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        service: KeyService,
+        sync_writes: bool = False,
+        *,
+        has_topic: bool = True,
+    ) -> None:
+        self._has_topic = has_topic
         self.store = PartitionStore(directory, sync_writes)
         self._service = service
         self._unsent: deque[tuple[bytes, bytes]] = deque()
@@ -83,8 +92,9 @@ class KeyStore:
         for user, held in zip(users, self._keys(users), strict=True):
             changed[user] = held
         for user, name, wrapped in made:
-            changed[user].append(_Key(name, wrapped, False))
-            self._unsent.append((topic_key(user, name), wrapped))
+            changed[user].append(_Key(name, wrapped, not self._has_topic))
+            if self._has_topic:
+                self._unsent.append((topic_key(user, name), wrapped))
         self._write(changed)
 
     def take_unsent(self) -> list[tuple[bytes, bytes]]:
@@ -154,8 +164,9 @@ class KeyStore:
                     wrapped = self._service.wrap(
                         self._service.unwrap(key.wrapped, context), context
                     )
-                    keys.append(_Key(key.name, wrapped, False))
+                    keys.append(_Key(key.name, wrapped, not self._has_topic))
                     rewrapped += 1
+                    changed[user] = keys
                 else:
                     keys.append(key)
                 if not keys[-1].in_topic:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -36,6 +37,8 @@ CACHED_USERS = 20_000
 
 PROFILE = b"profile\x00"
 RECOMMENDATION = b"recommendation\x00"
+EXAMPLE = b"example\x00"
+FILE = b"file\x00"
 
 
 class KeyService(Protocol):
@@ -132,6 +135,29 @@ def no_key() -> SealError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """One key that seals whole files.  What is not sealed is passed through."""
+
+    name: bytes
+    cipher: AESGCM
+
+    def seal(self, payload: bytes) -> bytes:
+        """The payload, in the form above."""
+        nonce = os.urandom(NONCE_BYTES)
+        return MAGIC + self.name + nonce + self.cipher.encrypt(nonce, payload, FILE)
+
+    def open(self, payload: bytes) -> bytes | None:
+        """The inverse; None for what was sealed with another key, or is damaged."""
+        if not payload.startswith(MAGIC):
+            return payload
+        try:
+            nonce = payload[1 + ID_BYTES : HEAD_BYTES]
+            return self.cipher.decrypt(nonce, payload[HEAD_BYTES:], FILE)
+        except (InvalidTag, ValueError):
+            return None
+
+
 class Sealer:
     """Seals and opens payloads of users, many at once.  Not thread-safe.
 
@@ -194,6 +220,12 @@ class Sealer:
             sealed.append(MAGIC + name + nonce + cipher.encrypt(nonce, payload, purpose + user))
         self._trim()
         return sealed
+
+    def own_cipher(self, user: bytes) -> Vault:
+        """A user's newest key by itself, made if she has none: for another thread."""
+        self._load([user])
+        self._make([] if self._ciphers[user] else [user])
+        return Vault(*self._ciphers[user][-1])
 
     def forget(self, users: Sequence[bytes]) -> None:
         """The table has changed for these users."""

@@ -279,3 +279,19 @@ def test_documentation_names_code_that_exists(path: Path) -> None:
     )
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_production_encrypts_what_workers_and_learner_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    added = read(DOCKER / "production.yml")
+    assert set(added["services"]) == {"worker", "learner"}
+    for service in added["services"].values():
+        with monkeypatch.context() as patched:
+            for variable, text in service["environment"].items():
+                patched.setenv(variable, text)
+            privacy = load_settings().privacy
+        assert privacy.encryption
+        (secret,) = service["secrets"]
+        assert str(privacy.master_key_file) == f"/run/secrets/{secret}"
+        assert secret in added["secrets"]
