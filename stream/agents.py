@@ -35,7 +35,7 @@ from stream.chunks import Chunk, ChunkApp, ChunkSchema
 from stream.codecs import DeadLetter, check_user_key
 from stream.outputs import Cause
 from stream.publisher import Message, Sent
-from stream.source import Outcome
+from stream.source import Outcome, Source
 from stream.taking_events import EventRounds
 from stream.worker import Worker
 
