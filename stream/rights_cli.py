@@ -37,14 +37,15 @@ def erase(
 
     Example: `driftline erase user-17 --reason "asked on 2026-11-25"`
     """
-    from stream.user_rights import COMPONENTS, request_erasure, wait_for_receipts
+    from stream.user_rights import COMPONENTS, request_erasures, wait_for_receipts
 
     settings = read_settings(config, bootstrap)
-    erasure = asyncio.run(request_erasure(settings, user, reason))
-    if wait_s:
-        print_json(wait_for_receipts(settings, erasure, COMPONENTS, wait_s))
-    else:
-        print_json(erasure)
+    erasures = asyncio.run(request_erasures(settings, user, reason))
+    if not wait_s:
+        print_json(erasures)
+        return
+    receipts = [wait_for_receipts(settings, one, COMPONENTS, wait_s) for one in erasures]
+    print_json([receipt for found in receipts for receipt in found])
 
 
 @audit_app.command("verify")

@@ -19,6 +19,7 @@ from kafka.partitioner.default import murmur2
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError
 from profiles.events import Erasure, Receipt, check_key, decode_json, encode
+from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import DEAD_LETTERED, Topics
@@ -67,8 +68,27 @@ class Export(msgspec.Struct, frozen=True):
 
 
 def export_user(settings: Settings, user_id: str) -> Export:
-    """Collect what the topics hold about a user.  Raises: BadMessage, BrokerError, TopicError,
-    SealError."""
+    """Collect what the topics hold about a user, under every name that she may have there.
+
+    Raises: BadMessage, BrokerError, TopicError, SealError.
+    """
+    found = [_export(settings, name) for name in names_of(_names(settings), user_id)]
+    return Export(
+        user_id,
+        next((one.profile for one in found if one.profile is not None), None),
+        next((one.declared for one in found if one.declared is not None), None),
+        [event for one in found for event in one.events],
+        [output for one in found for output in one.recommendations],
+        [receipt for one in found for receipt in one.receipts],
+        [letter for one in found for letter in one.dead_letters],
+    )
+
+
+def _names(settings: Settings) -> Pseudonyms | None:
+    return Pseudonyms.of(settings.privacy)
+
+
+def _export(settings: Settings, user_id: str) -> Export:
     key, topics = check_key(user_id), Topics.under(settings.topics.prefix)
     own = [partition_of(key, settings.topics.partitions)]
 
@@ -92,15 +112,22 @@ def export_user(settings: Settings, user_id: str) -> Export:
     )
 
 
-async def request_erasure(settings: Settings, user_id: str, reason: str) -> Erasure:
-    """Ask workers and learner to forget a user.  Raises: BadMessage, BrokerError, TopicError."""
+async def request_erasures(settings: Settings, user_id: str, reason: str) -> list[Erasure]:
+    """Ask workers and learner to forget a user: one request for each name that she may have.
+
+    Raises: BadMessage, BrokerError, TopicError.
+    """
     topics = Topics.under(settings.topics.prefix)
-    erasure = Erasure(uuid.uuid4().hex, user_id, time.time(), reason)
+    erasures = [
+        Erasure(uuid.uuid4().hex, name, time.time(), reason)
+        for name in names_of(_names(settings), user_id)
+    ]
     async with Outbox.connected(settings.broker) as outbox:
         await outbox.check_topics(topics.erasures)
-        await outbox.send(topics.erasures, user_id, encode(erasure))
+        for erasure in erasures:
+            await outbox.send(topics.erasures, erasure.user_id, encode(erasure))
         await outbox.drain()
-    return erasure
+    return erasures
 
 
 def wait_for_receipts(

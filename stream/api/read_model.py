@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import Recommendation, decode_item, decode_json, key64
 from profiles.key_store import KeyMap
+from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import Topics
@@ -54,6 +57,7 @@ class ReadModel:
         self._item_of: dict[int, str] = {}
         self._board = ReleaseBoard()
         service = MasterKeys.of(settings.privacy)
+        self._names = Pseudonyms.of(settings.privacy)
         self._keys = None if service is None else KeyMap(service)
         keys = () if service is None else (Source(topics.keys, None),)
         self.sources = (
@@ -79,17 +83,23 @@ class ReadModel:
 
     def recommendation(self, user_id: str) -> Recommendation | None:
         """The newest recommendation to a user, if it is kept."""
-        user = user_id.encode()
-        payload = self.opened_recommendation(user, self._recommendations.get(user))
-        return None if payload is None else decode_json(payload, Recommendation)
+        for name in names_of(self._names, user_id):
+            user = name.encode()
+            payload = self.opened_recommendation(user, self._recommendations.get(user))
+            if payload is not None:
+                found = decode_json(payload, Recommendation)
+                return msgspec.structs.replace(found, user_id=user_id)
+        return None
 
     def profile(self, user_id: str) -> Profile | None:
         """The newest profile of a user, if it is kept.
 
         Raises: StoreCorruptError, SealError when these settings are not the workers'.
         """
-        user = user_id.encode()
-        payload = self._opened(PROFILE, user, self._profiles.get(user))
+        payload = None
+        for name in names_of(self._names, user_id):
+            user = name.encode()
+            payload = payload or self._opened(PROFILE, user, self._profiles.get(user))
         if payload is None:
             return None
         records, (interests,) = decode_records(self._layout, [payload])
@@ -155,6 +165,10 @@ class ReadModel:
 
     def _take_notice(self, record: Record) -> None:
         self._board.put_payload(record.value)
+
+    def name_of(self, user_id: str) -> str:
+        """What stands for a user in the topics."""
+        return names_of(self._names, user_id)[0]
 
     def opened_recommendation(self, user: bytes, payload: bytes | None) -> bytes | None:
         """A recommendation as the worker made it; None once its user's key is gone."""

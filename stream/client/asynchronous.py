@@ -16,9 +16,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from aiokafka.errors import KafkaError
 
 from profiles.config import Settings, load_settings
@@ -35,6 +37,7 @@ from profiles.events import (
     User,
     check_key,
 )
+from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import MasterKeys
 from profiles.topics import Topics
 from stream.client.payloads import Contract, Payload
@@ -52,8 +55,12 @@ class AsyncDriftline:
         *,
         bootstrap: str | None = None,
         prefix: str | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
-        """`settings` default to what `load_settings` reads; the other two win over them.
+        """`settings` default to what `load_settings` reads; the others win over them.
+
+        `pseudonyms` stand in the topics for user ids (docs/privacy.md); what is asked about a
+        user comes back under the id that was asked with.
 
         Raises: SettingsError.
         """
@@ -61,7 +68,8 @@ class AsyncDriftline:
         broker = settings.broker
         self._broker = broker.model_copy(update={"bootstrap": bootstrap}) if bootstrap else broker
         self._topics = Topics.under(prefix or settings.topics.prefix)
-        self._contract = Contract.of(settings)
+        contract = Contract.of(settings)
+        self._contract = replace(contract, names=pseudonyms) if pseudonyms else contract
         self._stack = AsyncExitStack()
         self._producer: Any = None  # Any: aiokafka is untyped
         self._desk: AnswerDesk | None = None
@@ -176,13 +184,15 @@ class AsyncDriftline:
         )
         payload = self._contract.message(user_id, request)
         desk = await self._answers()
-        waiting = desk.expect(user_id, request.request_id)
+        name = self._contract.key(user_id)
+        waiting = desk.expect(name, request.request_id)
         try:
             await self._deliver(self._topics.requests, [payload])
         except BaseException:
-            desk.forget(user_id, request.request_id)
+            desk.forget(name, request.request_id)
             raise
-        return await desk.answer(user_id, request.request_id, waiting, timeout_s)
+        answer = await desk.answer(name, request.request_id, waiting, timeout_s)
+        return msgspec.structs.replace(answer, user_id=user_id)
 
     @asynccontextmanager
     async def subscribe(
@@ -197,7 +207,11 @@ class AsyncDriftline:
         """
         keys = await self._keys()
         async with open_reader(self._broker, self._topics.recommendations, group) as consumer:
-            yield Subscription(consumer, users, group is not None, keys)
+            known = None
+            if users is not None:
+                names = self._contract.names
+                known = {name: user for user in users for name in names_of(names, user)}
+            yield Subscription(consumer, known, group is not None, keys)
 
     async def erase(self, user_id: str, reason: str = "") -> str:
         """Ask that a user be forgotten.  Returns: the id that the receipts will carry.
@@ -205,7 +219,7 @@ class AsyncDriftline:
         Raises: BadMessage; BrokerError.
         """
         erasure = Erasure(uuid.uuid4().hex, user_id, time.time(), reason)
-        await self._deliver(self._topics.erasures, [self._contract.message(user_id, erasure)])
+        await self._deliver(self._topics.erasures, self._contract.erasures(erasure))
         return erasure.erasure_id
 
     async def _answers(self) -> AnswerDesk:

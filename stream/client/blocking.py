@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 from profiles.config import Settings
 from profiles.events import Context, Event, Filters, Item, Recommendation, Scalar
+from profiles.pseudonyms import Pseudonyms
 from stream.client.asynchronous import AsyncDriftline
 from stream.client.reading import Subscription
 
@@ -33,8 +34,11 @@ class Driftline:
         *,
         bootstrap: str | None = None,
         prefix: str | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
-        self._client = AsyncDriftline(settings, bootstrap=bootstrap, prefix=prefix)
+        self._client = AsyncDriftline(
+            settings, bootstrap=bootstrap, prefix=prefix, pseudonyms=pseudonyms
+        )
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()

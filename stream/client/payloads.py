@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -29,7 +30,9 @@ from profiles.events import (
     decode_user,
     encode,
 )
+from profiles.pseudonyms import Pseudonyms, names_of
 
+Message = TypeVar("Message", bound=msgspec.Struct)
 Payload = tuple[str, bytes | None]
 """Key and value of a record; no value is a tombstone."""
 
@@ -43,25 +46,34 @@ DECODERS: dict[type[msgspec.Struct], Callable[[bytes], msgspec.Struct]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What the workers of a deployment accept.  Its settings must be theirs."""
+    """What the workers of a deployment accept.  Its settings must be theirs.
+
+    `names`: what stands in the topics for user ids, which stay here.
+    """
 
     actions: Collection[str]
     max_ahead_s: float
     max_bytes: int
+    names: Pseudonyms | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Contract:
         """The contract that these settings make."""
         serving = settings.serving
-        return cls(tuple(settings.actions), serving.max_ahead_s, serving.max_message_bytes)
+        names = Pseudonyms.of(settings.privacy)
+        return cls(tuple(settings.actions), serving.max_ahead_s, serving.max_message_bytes, names)
+
+    def key(self, user_id: str) -> str:
+        """What stands for a user in the topics: her id, or her pseudonym.  Raises: BadMessage."""
+        return names_of(self.names, user_id)[0]
 
     def events(self, events: Iterable[Event], now_s: float) -> list[Payload]:
         """Payloads of events, all of them good.  Raises: BadMessage for the first bad one."""
-        return [(event.user_id, self.event(event, now_s)) for event in events]
+        return [(self.key(event.user_id), self.event(event, now_s)) for event in events]
 
     def event(self, event: Event, now_s: float) -> bytes:
-        """Bytes of one event.  Raises: BadMessage."""
-        payload = self.encoded(event)
+        """Bytes of one event, under the name of its user.  Raises: BadMessage."""
+        payload = self.encoded(self._named(event))
         # Read again: a struct made in Python may hold anything.
         check_action(decode_event(payload, now_s=now_s, max_ahead_s=self.max_ahead_s), self.actions)
         return payload
@@ -69,7 +81,20 @@ class Contract:
     def message(self, key: str, message: msgspec.Struct) -> Payload:
         """Key and bytes of an item, a user, a request or an erasure.  Raises: BadMessage."""
         check_key(key)
-        return key, self.payload(message)
+        named = self._named(message)
+        return getattr(named, "user_id", key), self.payload(named)
+
+    def erasures(self, erasure: Erasure) -> list[Payload]:
+        """An erasure under every name that the user may have.  Raises: BadMessage."""
+        return [
+            (name, self.payload(msgspec.structs.replace(erasure, user_id=name)))
+            for name in names_of(self.names, erasure.user_id)
+        ]
+
+    def _named(self, message: Message) -> Message:
+        if self.names is None or not hasattr(message, "user_id"):
+            return message
+        return msgspec.structs.replace(message, user_id=self.key(message.user_id))
 
     def payload(self, message: msgspec.Struct) -> bytes:
         """Bytes of an item, a user, a request or an erasure.  Raises: BadMessage."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
@@ -79,18 +80,23 @@ class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 
 
 class Subscription:
-    """An endless iterator of recommendations; `next` is its form with a timeout."""
+    """An endless iterator of recommendations; `next` is its form with a timeout.
+
+    `users`: from the name that stands in the topics to the id that is given out.
+    """
 
     def __init__(
         self,
         consumer: AIOKafkaConsumer,
-        users: Collection[str] | None,
+        users: Mapping[str, str] | None,
         group: bool,
         keys: KeyFeed | None = None,
     ) -> None:
         self._consumer = consumer
         self._keys = keys
-        self._users = None if users is None else {user.encode() for user in users}
+        self._users = None
+        if users is not None:
+            self._users = {name.encode(): user for name, user in users.items()}
         self._commits = group
         self._ready: deque[Recommendation] = deque()
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -134,6 +140,8 @@ class Subscription:
             if found.output_id in self._seen:
                 return
             self._seen[found.output_id] = None
+            if self._users is not None:
+                found = msgspec.structs.replace(found, user_id=self._users[record.key])
             if len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
             self._ready.append(found)

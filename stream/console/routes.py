@@ -103,7 +103,7 @@ def console_router(parts: ConsoleParts) -> APIRouter:
     @router.get("/v1/console/watch/{user_id:path}")
     async def watch(user_id: UserId) -> Response:
         async def news() -> AsyncIterator[bytes]:
-            with parts.signs.watching(user_id) as queue:
+            with parts.signs.watching(parts.model.name_of(user_id)) as queue:
                 yield _sse("watching", b"{}")
                 while not parts.live.ended:
                     try:

@@ -128,6 +128,6 @@ async def _send(
         await outbox.drain()
         for row in rows:
             for event, payload in row.events:
-                await outbox.send(topics.events, event.user_id, payload)
+                await outbox.send(topics.events, contract.key(event.user_id), payload)
         await outbox.drain()
         report.events = outbox.acked[topics.events]

@@ -9,7 +9,7 @@ import pytest
 from profiles.audit import AuditLog
 from profiles.errors import BrokerError
 from profiles.events import User, encode
-from stream.user_rights import Export, export_user, request_erasure, wait_for_receipts
+from stream.user_rights import Export, export_user, request_erasures, wait_for_receipts
 from tests.deployment import Deployment, make_events, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -43,7 +43,7 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
     assert all(output["user_id"] == "user-0" for output in found.recommendations)
     assert [letter["value"] for letter in found.dead_letters] == ["not JSON"]
 
-    erasure = asyncio.run(request_erasure(settings, "user-0", "asked"))
+    (erasure,) = asyncio.run(request_erasures(settings, "user-0", "asked"))
     (receipt,) = wait_for_receipts(settings, erasure, ["worker"], 60.0)
     assert receipt.erased["profiles"] == 1
     after = export_user(settings, "user-0")
@@ -61,6 +61,6 @@ def test_a_stranger_has_an_empty_export_and_a_missing_receipt_is_named(
 ) -> None:
     empty = Export("nobody", None, None, [], [], [], [])
     assert encode(export_user(deployment.settings, "nobody")) == encode(empty)
-    erasure = asyncio.run(request_erasure(deployment.settings, "nobody", ""))
+    (erasure,) = asyncio.run(request_erasures(deployment.settings, "nobody", ""))
     with pytest.raises(BrokerError, match="learner and worker"):
         wait_for_receipts(deployment.settings, erasure, ["worker", "learner"], 0.0)

@@ -178,7 +178,7 @@ async def test_a_subscription_gives_each_output_once_and_only_of_its_users() -> 
         [answered("ann", "o1"), answered("bob", "o2"), tombstone, broken],
         [answered("ann", "o1"), answered("ann", "o3")],
     )
-    subscription = Subscription(cast(AIOKafkaConsumer, consumer), ["ann"], group=False)
+    subscription = Subscription(cast(AIOKafkaConsumer, consumer), {"ann": "ann"}, group=False)
     found = [await subscription.next(1.0), await anext(subscription)]
     assert [entry.output_id for entry in found if entry] == ["o1", "o3"]
     assert await subscription.next(0.0) is None
