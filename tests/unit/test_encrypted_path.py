@@ -76,10 +76,10 @@ def play(path: EventPath, source: Source, start: int = 0) -> Outcome:
     return path.apply([Part(source, decoded, len(EVENTS))], NOW_S)[0]
 
 
-def readers(source: Source) -> KeyMap:
+def readers(source: Source, outcome: Outcome | None = None) -> KeyMap:
     """Who follows the keys topic."""
     keys = KeyMap(SERVICE)
-    for message in source.take_keys():
+    for message in [*(outcome.keys if outcome else ()), *source.take_keys()]:
         keys.take(message.key, message.value)
     return keys
 
@@ -89,7 +89,7 @@ def test_profiles_and_answers_are_those_of_a_plain_worker_and_none_is_in_the_cle
 ) -> None:
     plain, secret = open_source("plain", encrypted=False), open_source()
     expected, outcome = play(path, plain), play(path, secret)
-    keys = readers(secret)
+    keys = readers(secret, outcome)
     for ours, theirs in ((outcome.changelog, PROFILE), (outcome.outputs, RECOMMENDATION)):
         assert ours
         for message, other in zip(
@@ -116,7 +116,7 @@ def test_another_worker_restores_what_it_can_open_and_counts_what_it_cannot(
     first, second = open_source("a"), open_source("b")
     outcome = play(path, first)
     assert second.keys is not None
-    sent = [(message.key or b"", message.value) for message in first.take_keys()]
+    sent = [(message.key or b"", message.value) for message in outcome.keys]
     kept = [pair for pair in sent if pair[0].startswith(b"bob")]
     second.keys.absorb(kept, len(sent))
     log = [(message.key or b"", message.value) for message in outcome.changelog]
