@@ -18,8 +18,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F
 
 
 @contextlib.contextmanager
-def figure(name: str, title: str, *, columns: int = 1) -> Iterator[Any]:
-    """Axes to draw on (a list when there are several columns); saved as results/<name>.png.
+def figure(name: str, title: str, *, columns: int = 1, rows: int = 1) -> Iterator[Any]:
+    """Axes to draw on (a list, row by row, if several); saved as results/<name>.png.
 
     Yields Any: matplotlib's axes come typed for every backend at once.
     """
@@ -29,15 +29,15 @@ def figure(name: str, title: str, *, columns: int = 1) -> Iterator[Any]:
     from matplotlib import pyplot
 
     made, axes = pyplot.subplots(
-        1, columns, figsize=(6.4 * columns, 4.2), layout="constrained", squeeze=False
+        rows, columns, figsize=(6.4 * columns, 4.2 * rows), layout="constrained", squeeze=False
     )
     try:
-        for one in axes[0]:
+        for one in axes.flat:
             one.set_prop_cycle(color=COLOURS)
             one.grid(alpha=0.3)
             one.spines[["top", "right"]].set_visible(False)
         made.suptitle(title, fontsize=12)
-        yield axes[0][0] if columns == 1 else list(axes[0])
+        yield axes[0][0] if columns == rows == 1 else list(axes.flat)
         RESULTS.mkdir(parents=True, exist_ok=True)
         made.savefig(RESULTS / f"{name}.png", dpi=110)
         say(f"plot: {name}.png")

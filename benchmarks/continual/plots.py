@@ -30,7 +30,7 @@ def plot_quality(found: Result, name: str, title: str) -> None:
         left.legend(fontsize=8)
         right.set_xscale("symlog", linthresh=1.0)
         right.set_xlabel("thousand examples in a round")
-        right.set_ylabel("NDCG@10, blocks 2 to last (95% by user, unpaired)")
+        right.set_ylabel("NDCG@10, blocks 2 on (95% by user)")
 
 
 def plot_matrices(found: Result, name: str, title: str) -> None:
@@ -40,11 +40,16 @@ def plot_matrices(found: Result, name: str, title: str) -> None:
         matrix = np.array(of["matrix"])
         changes[strategy] = matrix - matrix[0]
     most = max(float(np.abs(change).max()) for change in changes.values()) or 1.0
-    with figure(name, title, columns=len(changes)) as axes:
-        for axis, (strategy, change) in zip(axes, changes.items(), strict=True):
+    columns = min(len(changes), 4)
+    with figure(name, title, columns=columns, rows=-(-len(changes) // columns)) as drawn:
+        axes = [drawn] if len(changes) == 1 else drawn
+        for unused in axes[len(changes) :]:
+            unused.axis("off")
+        for axis, (strategy, change) in zip(axes, changes.items(), strict=False):
             shown = axis.imshow(change, cmap="RdBu_r", vmin=-most, vmax=most)
             axis.grid(visible=False)
             axis.set_title(strategy)
             axis.set_xlabel("held events of period j")
-        axes[0].set_ylabel("after block i")
+        for axis in axes[::columns]:
+            axis.set_ylabel("after block i")
         axes[-1].figure.colorbar(shown, ax=axes, label="R[i][j] - R[0][j]", shrink=0.8)
