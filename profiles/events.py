@@ -107,9 +107,10 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an item is recommended.
 
-    `kind` is ``history`` (a past event whose item is close: `item_id`, `title`), ``tag`` (a tag
-    shared with it), ``interests`` (the user's declared text) or ``popular``; `weight` is the
-    share of the score it carries.
+    `kind` is ``history`` (a past event, by the item it was on: `item_id`, `title`, and a `tag` that
+    both have), ``interests`` (the declared text of a user who has done nothing yet) or ``popular``
+    (no past event raises the score); `weight` is the event's share of what the newest events add
+    to the score (`profiles.reasons`).
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""From profiles to ranked items: one matrix product, an exact top-k, and reasons.
+"""From profiles to ranked items: one matrix product and an exact top-k.
 
 score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
 profile and fades as events arrive.  The top-k is exact and cheap: at least k scores reach the k-th
@@ -270,32 +270,3 @@ def seen_pairs(seen: npt.NDArray[np.uint8], space: Space) -> tuple[Rows, Rows]:
         also = flat.take(user * width + space.slots[:, slot].take(row)).view(np.bool_)
         user, row = user[also], row[also]
     return user, row
-
-
-def history_shares(
-    ranked: Ranked, history_rows: Rows, space: Space, reasons: int
-) -> tuple[Rows, Floats]:
-    """Which remembered events stand behind each recommended item.
-
-    Weight of an event is the softmax over the history of item · item, so that the weights of one
-    recommended item sum to one over everything remembered.
-    Shapes: history_rows (B, S) catalogue rows, -1 for none -> columns (B, K, R) into the
-    history, weights (B, K, R), best first, weight 0 where there is none.
-    """
-    users, width = history_rows.shape
-    k = ranked.rows.shape[1]
-    count = min(reasons, width)
-    if count == 0 or users == 0 or not len(space.vectors):
-        return np.zeros((users, k, 0), np.intp), np.zeros((users, k, 0), np.float32)
-    past = space.vectors[history_rows]
-    recommended = space.vectors[ranked.rows]
-    closeness = np.matmul(recommended, past.transpose(0, 2, 1)) / np.float32(
-        np.sqrt(space.head.shape.dim)
-    )
-    closeness[np.broadcast_to((history_rows < 0)[:, None, :], closeness.shape)] = -np.inf
-    peak = closeness.max(axis=2, keepdims=True)
-    peak = np.where(np.isfinite(peak), peak, 0.0)
-    weights = np.exp(closeness - peak)
-    weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1e-9)
-    columns = np.argsort(-weights, axis=2, kind="stable")[:, :, :count]
-    return columns, np.take_along_axis(weights, columns, axis=2).astype(np.float32)

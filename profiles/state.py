@@ -211,11 +211,13 @@ class History:
     mask: npt.NDArray[np.bool_]
 
 
-def read_history(records: Records) -> History:
-    """Unroll the rings of a batch of profiles."""
+def read_history(records: Records, newest: int | None = None) -> History:
+    """Unroll the rings of a batch of profiles; `newest`: only so many events of each."""
     ring = records["history"]
     size = ring.shape[1]
     kept = np.minimum(records["events"].astype(np.int64), size)
+    if newest is not None:
+        kept = np.minimum(kept, newest)
     longest = int(kept.max(initial=0))
     # Column c of the result is event number (events - longest + c) of that user.
     number = records["events"].astype(np.int64)[:, None] - longest + np.arange(longest)[None]

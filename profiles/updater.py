@@ -169,3 +169,36 @@ def interest_move(head: Head, text: Floats) -> Floats:
     _, profile = _move(head, start_state(head, users), x, nothing)
     moved: Floats = profile - profile_at_start(head, users)
     return moved
+
+
+def top_inputs(head: Head, steps: Steps, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What the topmost block reads of some events: (x, gap features).
+
+    The blocks below it begin these events from the empty state: with one block this is exact.
+    Shapes: steps of shape (B, S) -> (B, S, D), (B, S, 4).
+    """
+    x, gaps = _inputs(head, steps)
+    for layer in range(head.shape.layers - 1):
+        gate, candidate = _gate_and_candidate(head, layer, x, gaps)
+        gate *= mask[..., None]
+        held = np.repeat(head.start[layer][None], len(x), axis=0)
+        trail = np.empty_like(x)
+        for step in range(x.shape[1]):
+            held = held + gate[:, step] * (candidate[:, step] - held)
+            trail[:, step] = held
+        x = _block_output(head, layer, x, trail)
+    return x, gaps
+
+
+def top_gates(head: Head, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
+    """Gate and candidate of the topmost block: its new state is (1 - gate) h + gate · candidate.
+
+    Shapes: x (..., D), gaps (..., 4) -> two of (..., D).
+    """
+    return _gate_and_candidate(head, head.shape.layers - 1, x, gaps)
+
+
+def top_profile(head: Head, x: Floats, state: Floats) -> Floats:
+    """The profile that the topmost block makes of its input and state.  Shapes: all (..., D)."""
+    y = _block_output(head, head.shape.layers - 1, x, state)
+    return layer_norm(y, head.final_gain, head.final_bias)

@@ -28,12 +28,11 @@ from profiles.events import (
 )
 from profiles.exploration import Policy, Slates, explore
 from profiles.head import Floats
-from profiles.scoring import Ranked, history_shares, recommend
+from profiles.reasons import event_shares
+from profiles.scoring import Ranked, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
-from profiles.state import Records, read_history
-
-MAX_REASON_HISTORY = 50
+from profiles.state import Records
 
 ANSWERED_AT_ONCE = 128
 """Users ranked and written at once.  What they need stays in the processor's cache: of 10k items,
@@ -155,16 +154,20 @@ class Recommender:
     ) -> list[bytes]:
         listed = ranked.rows >= 0
         reasons, reason_ends = self._reasons(records, ranked, listed, space)
+        declared = (records["interest_release"] == space.key) & (records["events"] == 0)
         # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
         names = list(map(self.catalog.items.__getitem__, ranked.rows[listed].tolist()))
         scored = [
-            ScoredItem(item.item_id, score, item.title, why or _POPULAR, propensity, chance, rank)
-            for item, score, chance, (propensity, rank), why in zip(
+            ScoredItem(
+                item.item_id, score, item.title, why or _OTHERWISE[said], propensity, chance, rank
+            )
+            for item, score, chance, (propensity, rank), why, said in zip(
                 names,
                 np.round(ranked.scores[listed].astype(np.float64), 5).tolist(),
                 self._chances(ranked.scores[listed], space),
                 repeat((1.0, 0), len(names)) if slates is None else slates.logged(listed),
                 _cut(reasons, reason_ends),
+                np.repeat(declared, listed.sum(axis=1)).tolist(),
                 strict=True,
             )
         ]
@@ -200,9 +203,9 @@ class Recommender:
 
         Shapes: listed (B, K) -> ends (number of listed items,).
         """
-        history_rows = self._history_rows(records, space)
-        columns, weights = history_shares(ranked, history_rows, space, self.settings.reasons)
-        past_rows = np.take_along_axis(history_rows[:, None, :], columns, axis=2)
+        past_rows, weights = event_shares(
+            records, ranked, space, self.catalog, self.settings.reasons
+        )
         shares = np.round(weights.astype(np.float64), 4)
         told = (shares > 0.0) & listed[:, :, None]
         for at in range(1, told.shape[2]):
@@ -231,17 +234,9 @@ class Recommender:
         ).tolist()
         return chances
 
-    def _history_rows(self, records: Records, space: Space) -> Rows:
-        history = read_history(records)
-        rows = self.catalog.rows_of(history.items[:, -MAX_REASON_HISTORY:])
-        rows = np.where(history.mask[:, -MAX_REASON_HISTORY:], rows, -1)
-        if not len(space.known):
-            return rows  # an empty catalogue: every one is -1
-        usable: Rows = np.where((rows >= 0) & space.known[rows], rows, -1)
-        return usable
 
-
-_POPULAR = [Reason("popular", 1.0)]
+_OTHERWISE = {False: [Reason("popular", 1.0)], True: [Reason("interests", 1.0)]}
+"""The reason of an item that no past event carries, by whether declared interests do."""
 
 
 def _shared_tag(item: Item, past: Item) -> str | None:

@@ -1,4 +1,4 @@
-"""Ranking: exact, without what was seen or is not allowed, and with reasons that add up."""
+"""Ranking: exact, without what was seen or is not allowed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.applying import apply_batch
 from profiles.catalog import Catalog
-from profiles.scoring import BLOCK, history_shares, queries, recommend, score_all, top_k
+from profiles.scoring import BLOCK, queries, recommend, score_all, top_k
 from profiles.space import Space
 from profiles.state import Records, bloom_slots, empty_records, mark_seen, was_seen
 from tests.unit.builders import (
     LAYOUT,
-    TOPIC_KEY,
-    make_batch,
     make_catalog,
-    make_event,
     make_release,
     make_space,
     random_records,
@@ -127,8 +123,6 @@ def test_an_empty_catalogue_gives_an_empty_list() -> None:
     records = random_records(LAYOUT, 2)
     ranked = recommend(records, space, np.zeros(0, np.bool_), 3, exclude_seen=True)
     assert ranked.rows.tolist() == [[-1] * 3] * 2
-    columns, weights = history_shares(ranked, np.full((2, 5), -1), space, reasons=2)
-    assert columns.shape == weights.shape == (2, 3, 0)
 
 
 def test_items_without_a_vector_are_never_recommended() -> None:
@@ -147,24 +141,3 @@ def test_a_declared_interest_fades_as_events_arrive_and_counts_only_in_its_space
     records["interest_release"][2] = 12345
     records["events"] = [0, 1, 0]
     assert queries(records, SPACE)[:, 0].tolist() == [1.0, 0.5, 0.0]
-
-
-def test_the_shares_of_the_whole_history_sum_to_one_and_come_best_first() -> None:
-    records = empty_records(LAYOUT, 2)
-    events = [(0, n, make_event("u0", n, f"i{n}")) for n in range(4)]
-    apply_batch(records, make_batch(CATALOG, events), SPACE, CATALOG, TOPIC_KEY, 0.0)
-    ranked = recommend(records[:1], SPACE, EVERYTHING, 5, exclude_seen=True)
-    rows = np.array([[-1, 0, 1, 2, 3]])
-    columns, weights = history_shares(ranked, rows, SPACE, reasons=5)
-    assert weights.shape == (1, 5, 5)
-    np.testing.assert_allclose(weights.sum(axis=2), 1.0, atol=1e-5)
-    assert (np.diff(weights, axis=2) <= 0).all()
-    assert (weights[rows[0][columns] == -1] == 0).all()
-    closest = SPACE.vectors[ranked.rows[0, 0]] @ SPACE.vectors[:4].T
-    assert rows[0, columns[0, 0, 0]] == int(closest.argmax())
-
-
-def test_without_a_history_there_are_no_shares() -> None:
-    ranked = top_k(np.zeros((1, 60), np.float32), 3)
-    _, weights = history_shares(ranked, np.full((1, 4), -1), SPACE, reasons=2)
-    assert not weights.any()
