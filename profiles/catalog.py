@@ -29,6 +29,8 @@ class Catalog:
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._available = np.zeros(1024, dtype=np.bool_)
         self._sorted: tuple[Keys, Rows] | None = None
+        self.version = 0
+        """Counts changes: what was derived from the catalogue is compared by it."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,6 +53,7 @@ class Catalog:
     def put(self, item: Item) -> tuple[int, bool]:
         """Add or replace.  Returns: (row, whether its text is new and must be encoded)."""
         text_key = key64(item.full_text())
+        self.version += 1
         row = self.rows.get(item.item_id)
         if row is None:
             row = len(self.items)

@@ -86,11 +86,16 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which items a request allows.  `any_tags`: at least one; `no_tags`: none of them."""
+    """Which items a request allows.  `any_tags`: at least one; `no_tags`: none of them.
+
+    `diversity`: how unlike each other the items should be, 0 to 1, in place of what the worker's
+    rules say (docs/how-to/rules.md).
+    """
 
     any_tags: Tags = []
     no_tags: Tags = []
     exclude_seen: bool = True
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,9 +129,9 @@ class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One recommended item.
 
     Where serving explores, `propensity` is the probability with which the policy put the item in
-    its slot, given the slots above, and `rank` the place that its score alone would give it, 0
-    for the best.  `probability`, where the release is calibrated: that an act on the item would
-    be a positive one.
+    its slot, given the slots above.  Where it explores or rules order the list, `rank` is the place
+    that the score alone would give the item, 0 for the best.  `probability`, where the release is
+    calibrated: that an act on the item would be a positive one.
     """
 
     item_id: str

@@ -181,6 +181,12 @@ class WorkerMetrics:
             "Item texts this worker encoded itself: newer than the release, or changed since",
             registry=registry,
         )
+        self.rules_loads = Counter(
+            "driftline_rules_loads",
+            "Changed rules files looked at (outcome: taken, refused)",
+            ["outcome"],
+            registry=registry,
+        )
         self.stores_quarantined = Counter(
             "driftline_stores_quarantined",
             "Local stores found damaged, set aside and rebuilt",

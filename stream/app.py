@@ -40,6 +40,7 @@ from stream.chunks import ChunkApp
 from stream.instance import instance_directory
 from stream.language_model import LanguageModel
 from stream.publisher import Publisher
+from stream.rules_feed import RulesFeed
 from stream.state_thread import StateThread
 from stream.topic_admin import check_offsets, check_topics, check_unchanged, topic_ids
 from stream.watchdog import Watchdog
@@ -155,6 +156,7 @@ class _Process:
                 asyncio.create_task(self._guard(worker.sweep.run()), name="sweep"),
                 asyncio.create_task(self._guard(worker.indexer.run()), name="index"),
                 asyncio.create_task(self._guard(worker.reporting.run()), name="reporting"),
+                *self._following_rules(worker, state, metrics),
                 asyncio.create_task(
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
                 ),
@@ -200,6 +202,16 @@ class _Process:
                     await worker.delivery.drained()
         if self._failure is not None:
             raise self._failure
+
+    def _following_rules(
+        self, worker: Worker, state: StateThread, metrics: WorkerMetrics
+    ) -> list[asyncio.Task[None]]:
+        """Business rules, where there is a file of them."""
+        file = self._settings.serving.rules
+        if file is None:
+            return []
+        rules = RulesFeed(file, worker.path, state, metrics)
+        return [asyncio.create_task(self._guard(rules.run()), name="rules")]
 
     def why_not_ready(self) -> str | None:
         """What is missing before this worker serves; None when it does."""

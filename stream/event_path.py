@@ -12,6 +12,7 @@ its changelog record and recommendation are sent again from the stored profile.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from profiles.events import Request
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
+from profiles.rules import Rules, Ruling
 from profiles.scoring import queries, recalled
 from profiles.sealing import PROFILE
 from profiles.settings.serving import ServingSettings
@@ -78,6 +80,12 @@ class EventPath:
         self._release_places = [fields[name][1] for name in ("release", "interest_release")]
         self._no_profile = encode_records(layout, empty_records(layout, 1))[0]
         self._unchecked = 0.0
+
+    def rule(self, rules: Rules) -> None:
+        """Put business rules in force."""
+        self._recommender = dataclasses.replace(
+            self._recommender, ruling=Ruling(rules, self.catalog)
+        )
 
     @property
     def serving(self) -> Space:

@@ -29,6 +29,7 @@ from profiles.events import (
 from profiles.exploration import Policy, Slates, explore
 from profiles.head import Floats
 from profiles.reasons import event_shares
+from profiles.rules import Rules, Ruling, pool_size, rerank
 from profiles.scoring import Ranked, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
@@ -59,6 +60,7 @@ class Recommender:
 
     catalog: Catalog
     settings: ServingSettings
+    ruling: Ruling | None = None
 
     @property
     def policy(self) -> Policy:
@@ -77,8 +79,11 @@ class Recommender:
         now_s: float,
     ) -> list[bytes]:
         """One recommendation per user after an update; every record must be in `space`."""
-        allowed = self.catalog.available & space.known
+        allowed = self._open(space)
         serving = self.settings
+        seen = serving.exclude_seen
+        if self.ruling is not None and self.ruling.rules.filters.exclude_seen is not None:
+            seen = self.ruling.rules.filters.exclude_seen
         messages: list[bytes] = []
         for start in range(0, len(records), ANSWERED_AT_ONCE):
             part = slice(start, start + ANSWERED_AT_ONCE)
@@ -88,7 +93,7 @@ class Recommender:
                 causes[part],
                 allowed,
                 serving.k,
-                serving.exclude_seen,
+                seen,
                 space,
                 now_s,
             )
@@ -99,14 +104,22 @@ class Recommender:
     ) -> bytes:
         """The answer to one request, its filters applied."""
         allowed = self.allowed(request, space)
-        exclude_seen = request.filters.exclude_seen
+        filters = request.filters
         return self._answer(
-            record, [request.user_id], [cause], allowed, request.k, exclude_seen, space, now_s
+            record,
+            [request.user_id],
+            [cause],
+            allowed,
+            request.k,
+            filters.exclude_seen,
+            space,
+            now_s,
+            filters.diversity,
         )[0]
 
     def allowed(self, request: Request, space: Space) -> npt.NDArray[np.bool_]:
         """Items that a request's filters leave.  Shapes: -> (N,)."""
-        allowed = self.catalog.available & space.known
+        allowed = self._open(space)
         filters = request.filters
         if filters.any_tags:
             allowed &= self.catalog.with_tags(filters.any_tags)
@@ -118,6 +131,11 @@ class Recommender:
         allowed[excluded] = False
         return allowed
 
+    def _open(self, space: Space) -> npt.NDArray[np.bool_]:
+        """Items that may be recommended to anybody.  Shapes: -> (N,)."""
+        allowed = self.catalog.available & space.known
+        return allowed if self.ruling is None else allowed & self.ruling.allowed()
+
     def _answer(
         self,
         records: Records,
@@ -128,9 +146,16 @@ class Recommender:
         exclude_seen: bool,
         space: Space,
         now_s: float,
+        diversity: float | None = None,
     ) -> list[bytes]:
-        """Rank, explore if that is asked for, and write the messages."""
+        """Rank, explore or reorder if that is asked for, and write the messages.
+
+        Where serving explores, rules filter and do not reorder: propensities would be wrong.
+        """
         if self.policy.kind == "off":
+            if self.ruling is not None or diversity:
+                slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, diversity)
+                return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
             ranked = recommend(records, space, allowed, k, exclude_seen)
             return self._messages(records, users, causes, ranked, space, now_s)
         most = max(k, self.settings.exploration_pool)
@@ -141,6 +166,30 @@ class Recommender:
         ]
         slates = explore(pool, k, self.policy, names)
         return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
+
+    def _chosen(
+        self,
+        records: Records,
+        allowed: npt.NDArray[np.bool_],
+        k: int,
+        exclude_seen: bool,
+        space: Space,
+        now_s: float,
+        diversity: float | None,
+    ) -> Slates:
+        """What the rules make of the best items."""
+        ruling = self.ruling
+        rules = Rules() if ruling is None else ruling.rules
+        strength = rules.diversity.strength if diversity is None else diversity
+        size = pool_size(rules, k, [strength])
+        pool = recommend(records, space, allowed, size, exclude_seen)
+        if size == k and not strength and not rules.freshness.boost:
+            places = np.broadcast_to(np.arange(pool.rows.shape[1]), pool.rows.shape)
+            return Slates(pool, np.ones(pool.rows.shape), places)
+        is_fresh = ruling is not None and rules.freshness.boost
+        boosts = ruling.boosts(pool.rows, now_s) if ruling is not None and is_fresh else None
+        ranked, places = rerank(pool, k, strength, boosts, space.vectors)
+        return Slates(ranked, np.ones(ranked.rows.shape), places)
 
     def _messages(
         self,

@@ -71,6 +71,10 @@ class ServingSettings(BaseModel):
     )
     reasons: int = Field(2, ge=0, le=10, description="reasons given with each item")
     exclude_seen: bool = True
+    rules: Path | None = Field(
+        None,
+        description="TOML file of business rules, read again when it changes",
+    )
     exploration: Literal["off", "epsilon", "boltzmann"] = Field(
         "off", description="show, now and then, what is not thought best (docs/rollout.md)"
     )

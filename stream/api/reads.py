@@ -37,22 +37,24 @@ def read_routes(parts: Parts) -> APIRouter:
         no_tag: Tags = [],  # noqa: B006
         exclude: Excluded = [],  # noqa: B006
         exclude_seen: bool | None = None,
+        diversity: Annotated[float | None, Query(ge=0, le=1)] = None,
         fresh: Annotated[bool, Query(description="ask a worker even if one is at hand")] = False,
     ) -> Response:
         """The newest recommendation that a worker made for the user.
 
         A worker is asked, and the answer awaited, if none is at hand, for `fresh`, and for any
-        `k`, tags or exclusions.
+        `k`, tags, exclusions or diversity.
         """
         check_key(user_id)
-        chosen = k is not None or any_tag or no_tag or exclude or exclude_seen is not None
+        asked = (k, exclude_seen, diversity)
+        chosen = any(one is not None for one in asked) or any_tag or no_tag or exclude
         if not (chosen or fresh) and (newest := model.recommendation(user_id)) is not None:
             return json_response(newest)
         seen = serving.exclude_seen if exclude_seen is None else exclude_seen
         answer = await parts.client.recommend(
             user_id,
             serving.k if k is None else k,
-            filters=Filters(any_tag, no_tag, seen),
+            filters=Filters(any_tag, no_tag, seen, diversity),
             exclude=exclude,
             timeout_s=api.answer_timeout_s,
         )
