@@ -53,13 +53,13 @@ def event_shares(
     mask &= space.known[past]
     # What the model passes over stands before what it reads: the last column is the last event.
     order = np.argsort(mask, axis=1, kind="stable")
-    past, mask = (np.take_along_axis(each, order, axis=1) for each in (past, mask))
+    past = np.take_along_axis(past, order, axis=1)
+    mask = np.take_along_axis(mask, order, axis=1)
     steps = Steps(
         space.vectors[past],
-        *(
-            np.take_along_axis(each[:, -width:], order, axis=1)
-            for each in (history.actions, history.values, history.gaps_s)
-        ),
+        np.take_along_axis(history.actions[:, -width:], order, axis=1),
+        np.take_along_axis(history.values[:, -width:], order, axis=1),
+        np.take_along_axis(history.gaps_s[:, -width:], order, axis=1),
     )
     moved = records["profile"][:, None] - _profiles_without(
         space.head, records["state"][:, -1], steps, mask

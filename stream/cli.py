@@ -34,6 +34,7 @@ from stream.cli_options import (
     read_settings,
 )
 from stream.dlq_cli import dlq_app
+from stream.doctor_cli import doctor
 from stream.import_cli import import_command
 from stream.keys_cli import keys_app
 from stream.rights_cli import audit_app, erase, export
@@ -52,6 +53,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
 app.command("import")(import_command)
+app.command()(doctor)
 app.command()(export)
 app.command()(erase)
 

@@ -137,6 +137,28 @@ def topic_ids(
     return found
 
 
+def operations_on(
+    bootstrap: str,
+    names: Collection[str],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    client_options: Mapping[str, object] | None = None,
+) -> dict[str, frozenset[str]]:
+    """What the broker lets us do on each topic: `read`, `write`, `describeconfigs`, and so on.
+
+    A topic that we may not even see is left out.  Raises: BrokerError, TopicError.
+    """
+    with _admin(bootstrap, timeout_s, client_options) as admin:
+        return {
+            topic["name"]: frozenset(
+                str(operation).replace("_", "").lower()
+                for operation in topic["authorized_operations"]
+            )
+            for topic in admin.describe_topics(list(names))
+            if topic["error_code"] == 0
+        }
+
+
 def check_unchanged(
     bootstrap: str,
     specs: Collection[TopicSpec],

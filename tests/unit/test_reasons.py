@@ -61,7 +61,8 @@ def falls_when_removed(record: Records, items: list[int]) -> Floats:
 
     def profile(mask: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Floats:
         _, trail = advance_all(SPACE.head, start_state(SPACE.head, 1), steps, mask)
-        return trail[0, np.flatnonzero(mask[0])[-1]]
+        last: Floats = trail[0, np.flatnonzero(mask[0])[-1]]
+        return last
 
     whole = profile(history.mask)
     falls = []
