@@ -46,6 +46,7 @@ class PendingErasure:
     user_id: str
     partition: int
     offset: int
+    retrain: bool = False
 
     @property
     def user(self) -> int:
@@ -120,7 +121,11 @@ class BoardFeed:
             log.debug("erasure skipped", offset=record.offset, reason=error.reason)
             return
         request = PendingErasure(
-            erasure.erasure_id, erasure.user_id, record.partition, record.offset
+            erasure.erasure_id,
+            erasure.user_id,
+            record.partition,
+            record.offset,
+            erasure.retrain,
         )
         self.erased_at_ms[request.user] = max(
             record.timestamp, self.erased_at_ms.get(request.user, 0)

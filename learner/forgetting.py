@@ -2,7 +2,8 @@
 
 A round that is training on the user's events is dropped and begun again without them.  What was
 learned before cannot be taken out of a release; the receipt names the releases that stand on the
-user's events, so that an operator can retire them.
+user's events.  With `retrain` they are withdrawn: the last one made before her first event serves,
+and everything that came since is learned again without her.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class Eraser:
         users = [request.user for request in waiting]
         self._rounds.drop_if_about(set(users))
         report = self._buffer.erase(users)
+        affected = {
+            release for request in waiting if request.retrain for release in report[request.user][1]
+        }
+        rebuilt_from = self._rounds.go_back(affected) if affected else None
         receipts: list[tuple[bytes, bytes]] = []
         erased: dict[str, dict[str, int]] = {}
         for request in waiting:
@@ -68,6 +73,7 @@ class Eraser:
                 erased=counts,
                 releases=releases,
                 erased_at=time.time(),
+                rebuilt_from=rebuilt_from if request.retrain else None,
             )
             receipts.append((request.user_id.encode(), encode(receipt)))
             erased[request.erasure_id] = counts

@@ -23,7 +23,7 @@ from learner.feeds import BoardFeed
 from learner.jobs import Job, told_out_of_memory
 from learner.opening import open_trusted
 from learner.priority import Priority
-from learner.release_log import announce
+from learner.release_log import announce, next_notice
 from learner.replay import ReplayBuffer
 from learner.retention import remove_old
 from learner.rollout.stages import first_status
@@ -41,7 +41,7 @@ from learner.sealed_disk import LearnerKeys
 from learner.team import Team
 from learner.tracking import told
 from profiles.config import Settings
-from profiles.errors import LearnerError
+from profiles.errors import LearnerError, ReleaseError
 from profiles.events import ReleaseNotice
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
@@ -92,6 +92,8 @@ class Rounds:
         self._plan_users: set[int] = set()
         self._begun_s = 0.0
         self.parent: Release | None = None
+        self.owes_round = False
+        """An erasure took releases away: what they knew is to be learned again, at once."""
 
     # -- the parent -----------------------------------------------------------------------------
 
@@ -147,6 +149,7 @@ class Rounds:
     def start_round(self, reason: str, offsets: dict[str, int]) -> None:
         """Plan a round, write the plan down and train."""
         assert self.parent is not None, "a round has a parent"
+        self.owes_round = False
         plan = plan_round(self._buffer, self.parent.manifest, self._settings, reason, offsets)
         self._checkpoint_path.unlink(missing_ok=True)
         save_plan(self._plan_path, plan, self._seals()[0])
@@ -301,6 +304,45 @@ class Rounds:
         announce(self._producer, self._settings, notice)
         # What we said we need not wait to read.
         self._board.board.put(notice)
+
+    # -- going back -------------------------------------------------------------------------------
+
+    def go_back(self, affected: set[str]) -> str | None:
+        """Let the last ancestor serve that is none of these releases, and learn anew from there.
+
+        Everything after it is withdrawn (`erased`).  Returns: its id, or None where no release of
+        ours stands on them or no ancestor is in the store any more.
+        """
+        board = self._board.board
+        serving = board.serving()
+        found = serving
+        while found is not None and found.release_id in affected:
+            found = board.get(found.parent_id) if found.parent_id else None
+        if found is None:
+            return None
+        self.stop(None)
+        self._clear()
+        try:
+            open_trusted(self._settings, self._store, found.release_id)
+        except ReleaseError as error:
+            log.warning("no way back", release=found.release_id, error=str(error))
+            return None
+        reason = "an erasure asked for a model without the user's events"
+        withdrawn = [notice for notice in board.all() if notice.release_id in affected]
+        now_s = time.time()
+        notices: list[ReleaseNotice] = []
+        if found is not serving:
+            notices.append(next_notice(board, found, "serving", reason, now_s, {}))
+            board.put(notices[0])
+        for notice in withdrawn:
+            notices.append(next_notice(board, notice, "erased", reason, now_s, {}))
+            board.put(notices[-1])
+        announce(self._producer, self._settings, *notices)
+        self._buffer.rewind(self._buffer.learned_by(found.release_id) or 1)
+        self.parent = None
+        self.owes_round = self._buffer.fresh_events > 0
+        log.info("went back", release=found.release_id, withdrawn=len(withdrawn))
+        return found.release_id
 
     # -- stopping -------------------------------------------------------------------------------
 

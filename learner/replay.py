@@ -5,6 +5,7 @@
     q <slot>                exam reservoir: held-out examples, never trained on
     x <user> <r|q> <slot>   where a user's examples are, for erasure
     o <topic/partition>     next input offset
+    f <user>                arrival number of a user's first event, which outlives her examples
     m                       counters, random states, what is fresh
 
 One WriteBatch holds the events, their offsets and all that follows from them, so a killed learner
@@ -42,7 +43,7 @@ from learner.records import (
     to_segment,
 )
 from learner.replay_draw import POOL_TIMES, Policy, draw
-from learner.reservoir import Batch, Reservoir
+from learner.reservoir import USER, Batch, Reservoir
 from learner.sampling import Segment
 from learner.sealed_disk import LearnerKeys, SealedDisk
 from profiles.errors import LearnerError
@@ -154,7 +155,10 @@ class ReplayBuffer:
         batch = self._disk.new_batch()
         added = 0
         histories = self.histories.read(list(users))
+        firsts = self._firsts(list(users))
         for (user, arrived), history in zip(users.items(), histories, strict=True):
+            if user not in firsts:
+                batch.put(_first_key(user), str(arrived[0][0]).encode())
             appended = self.histories.append(batch, user, history, arrived)
             added += appended.added
             # What a full history lets go without having been fresh in a round becomes examples.
@@ -292,13 +296,18 @@ class ReplayBuffer:
         """Remove everything of some users, from the disk too (flush and compaction).
 
         Returns: per user what was removed, and the releases that stand on their events: those
-        made after their first one, since each release is its parent's child.
+        made after their first one, since each release is its parent's child.  That is an upper
+        bound: an event may have been held out, or not drawn.
         """
         report: dict[int, tuple[dict[str, int], list[str]]] = {}
         batch = self._disk.new_batch()
         distinct = list(dict.fromkeys(users))
+        firsts = self._firsts(distinct)
         for user, history in zip(distinct, self.histories.read(distinct), strict=True):
             orders: list[int] = []
+            if user in firsts:
+                orders.append(firsts[user])
+                batch.delete(_first_key(user))
             if history is not None:
                 orders.append(history.first_order)
                 self.fresh_events -= int((history.events["order"] >= self.learned).sum())
@@ -318,6 +327,22 @@ class ReplayBuffer:
             self._keys.forget(distinct)
         return report
 
+    def _firsts(self, users: Sequence[int]) -> dict[int, int]:
+        found = self._disk.get_many([_first_key(user) for user in users])
+        return {user: int(v) for user, v in zip(users, found, strict=True) if v is not None}
+
+    def rewind(self, upto: int) -> None:
+        """Learn again what came from arrival number `upto` on, as far as histories hold it."""
+        self.learned = min(upto, self.learned)
+        later = self.histories.active_since(self.learned)
+        self.fresh_events = sum(int((h.events["order"] >= self.learned).sum()) for _, h in later)
+        self._releases = [(name, at) for name, at in self._releases if at <= upto]
+        self._write(self._disk.new_batch())
+
+    def learned_by(self, release_id: str) -> int | None:
+        """Before which arrival number the events of a release lie; None for one without events."""
+        return dict(self._releases).get(release_id)
+
     def _write(self, batch: Batch) -> None:
         meta = {
             "actions": self._actions,
@@ -335,6 +360,10 @@ class ReplayBuffer:
         self._disk.write(batch)
         self.past.written()
         self.exams.written()
+
+
+def _first_key(user: int) -> bytes:
+    return b"f" + USER.pack(user)
 
 
 def _offset_key(topic: str, partition: int) -> bytes:

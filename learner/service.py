@@ -196,6 +196,8 @@ class _Learner:
             ),
             self._settings.learner,
         )
+        if self._rounds.owes_round:
+            reason = "erasure"
         if reason is not None:
             self._rounds.start_round(reason, self._events.offsets())
 

@@ -28,7 +28,7 @@ _READS: dict[Role, tuple[str, ...]] = {
     "operator": tuple(Topics.__annotations__),
 }
 _WRITES: dict[Role, tuple[str, ...]] = {
-    "worker": ("profiles", "keys", "recommendations", "receipts", "outcomes"),
+    "worker": ("profiles", "keys", "recommendations", "receipts", "outcomes", "users"),
     "learner": ("releases", "receipts"),
     "application": ("events", "items", "users", "requests", "erasures"),
     "api": ("events", "items", "users", "requests", "erasures"),

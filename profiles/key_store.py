@@ -137,6 +137,10 @@ class KeyStore:
         self._write(changed, position)
         self.sealer.forget(users)
 
+    def names(self, user: bytes) -> list[bytes]:
+        """Ids of a user's keys."""
+        return [key.name for key in self._keys([user])[0]]
+
     def remove(self, users: Sequence[bytes]) -> list[bytes]:
         """Destroy the keys of users, on the disk too.  Returns: topic keys for tombstones."""
         held = dict(zip(users, self._keys(users), strict=True))

@@ -197,6 +197,16 @@ class WorkerMetrics:
             "Encrypted changelog records passed over in a restore: erased users', and damaged ones",
             registry=registry,
         )
+        self.users_erased = Counter(
+            "driftline_users_erased", "Erasures carried out by this worker", registry=registry
+        )
+        self.erased_messages = Counter(
+            "driftline_erased_users_messages",
+            "Messages of erased users (what: before, older than the erasure and read again; "
+            "forgotten; refused)",
+            ["what"],
+            registry=registry,
+        )
         self.keys_rewrapped = Counter(
             "driftline_keys_rewrapped",
             "Users' keys wrapped anew by a newer master key",

@@ -34,6 +34,8 @@ from profiles.errors import StoreCorruptError, StoreError
 WATERMARK_KEY = b"\x00watermark"
 USER_PREFIX = b"u"
 _AFTER_USERS = b"v"
+FENCE_PREFIX = b"e"
+_AFTER_FENCES = b"f"
 
 
 class Watermark(msgspec.Struct, frozen=True):
@@ -102,9 +104,12 @@ class PartitionStore:
         users: Sequence[bytes],
         payloads: Sequence[bytes | None],
         watermark: Watermark,
+        fences: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Store profiles (None deletes) and the watermark, all or nothing."""
+        """Store profiles (None deletes), fences and the watermark, all or nothing."""
         batch = WriteBatch(raw_mode=True)
+        for key, fence in fences:
+            batch.put(FENCE_PREFIX + key, fence)
         for user, payload in zip(users, payloads, strict=True):
             if payload is None:
                 batch.delete(USER_PREFIX + user)
@@ -120,8 +125,15 @@ class PartitionStore:
     def scan(self, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """(user, payload) in key order, from the first user after `after`."""
         start = USER_PREFIX if after is None else USER_PREFIX + after + b"\x00"
+        return self._scan(start, _AFTER_USERS)
+
+    def fences(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of erased users' fences."""
+        return self._scan(FENCE_PREFIX, _AFTER_FENCES)
+
+    def _scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         options = ReadOptions()
-        options.set_iterate_upper_bound(_AFTER_USERS)
+        options.set_iterate_upper_bound(end)
         try:
             for key, payload in self._db.items(from_key=start, read_opt=options):
                 yield cast(bytes, key)[1:], payload

@@ -13,7 +13,6 @@ record never raises (it is dead-lettered), and anything unforeseen ends the work
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -21,21 +20,20 @@ import numpy as np
 
 from profiles.errors import BadMessage, DriftlineError
 from profiles.events import (
-    Receipt,
     check_size,
-    decode_erasure,
     decode_request,
     decode_user,
-    encode,
 )
 from profiles.head import Floats
 from profiles.space import Space
+from stream.admission import DETAIL, REASON, blank
 from stream.broadcast import Broadcast
-from stream.chunks import Chunk, ChunkApp, ChunkSchema
+from stream.chunks import Chunk, ChunkApp, ChunkSchema, Parsed
 from stream.codecs import DeadLetter, check_user_key
+from stream.erasing import take_erasures
 from stream.outputs import Cause
-from stream.publisher import Message, Sent
-from stream.source import Outcome, Source
+from stream.publisher import Sent
+from stream.source import Source
 from stream.taking_events import EventRounds
 from stream.worker import Worker
 
@@ -92,6 +90,19 @@ def register(app: ChunkApp, worker: Worker, items: Broadcast, releases: Broadcas
     app.agent(releases.channel, name="releases")(run_releases)
 
 
+def _is_welcome(
+    worker: Worker, source: Source, user: bytes, record: Parsed, dead: list[DeadLetter]
+) -> bool:
+    """Whether to act on what a user sent; an erased one's message may become a dead letter."""
+    mode = worker.rules.after_erasure
+    if mode == "accept" or source.fences.of(user) is None:
+        return True
+    if mode == "refuse":
+        dead.append(DeadLetter(blank(record), REASON, DETAIL))
+    worker.metrics.erased_messages.labels("refused" if mode == "refuse" else "forgotten").inc()
+    return False
+
+
 async def _send_keys(worker: Worker, sent: Sent, source: Source) -> None:
     if keys := source.take_keys():
         await worker.publisher.send(sent, worker.topics.keys, source.number, keys)
@@ -110,6 +121,8 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
             user = check_user_key(record, request.user_id)
         except BadMessage as error:
             dead.append(DeadLetter(record, error.reason, str(error)))
+            continue
+        if not _is_welcome(worker, source, user, record, dead):
             continue
         cause = Cause("request", request.request_id, topic_id, chunk.partition, record.offset)
         requests.append((user, request, cause))
@@ -134,7 +147,9 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
         try:
             check_size(record.value, worker.rules.max_bytes)
             user = decode_user(record.value or b"")
-            declared[check_user_key(record, user.user_id)] = user.interests
+            key = check_user_key(record, user.user_id)
+            if _is_welcome(worker, source, key, record, dead):
+                declared[key] = user.interests
         except BadMessage as error:
             dead.append(DeadLetter(record, error.reason, str(error)))
     sent = Sent()
@@ -169,42 +184,3 @@ async def _encode_declared(
                 found.append((arm.space, users, texts))
         if arrangement == worker.path.arrangement:
             return found
-
-
-async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
-    """Forget users: profile, changelog, recommendations; and send a receipt."""
-    source = worker.source(chunk)
-    dead: list[DeadLetter] = []
-    receipts: list[Message] = []
-    sent = Sent()
-    for record in chunk.records:
-        try:
-            erasure = decode_erasure(record.value)
-            user = check_user_key(record, erasure.user_id)
-        except BadMessage as error:
-            dead.append(DeadLetter(record, error.reason, str(error)))
-            continue
-        async with source.order:
-            tombstones, found = await worker.state.run(
-                worker.path.erase, source, [user], time.time()
-            )
-            await worker.send_outcome(sent, chunk, Outcome(tombstones, tombstones))
-        receipt = Receipt(
-            erasure.erasure_id,
-            erasure.user_id,
-            "worker",
-            {"profiles": found, "changelog": 1, "recommendations": 1},
-            erased_at=time.time(),
-        )
-        receipts.append(Message(user, encode(receipt)))
-        # A thread: the log waits for the disk, and for whoever else writes to it.
-        await asyncio.to_thread(
-            worker.audit.append,
-            receipt.component,
-            "erasure",
-            erasure=receipt.erasure_id,
-            erased=receipt.erased,
-        )
-    await worker.publisher.send(sent, worker.topics.receipts, chunk.partition, receipts)
-    await worker.send_dead(sent, chunk, dead)
-    await worker.delivery.follow(source, chunk, sent, [event], None)

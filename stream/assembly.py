@@ -131,7 +131,12 @@ def build_worker(
     reporting = Reporting(
         path, feed, publisher, state, metrics, topics.outcomes, directory.name, settings.rollout
     )
-    rules = Rules(actions, serving.max_message_bytes, serving.max_ahead_s)
+    rules = Rules(
+        actions,
+        serving.max_message_bytes,
+        serving.max_ahead_s,
+        settings.privacy.after_erasure,
+    )
     return Worker(
         path,
         partitions,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Rules:
     actions: Mapping[str, int]
     max_bytes: int
     max_ahead_s: float
+    after_erasure: Literal["accept", "forget", "refuse"] = "accept"
 
 
 def decode_chunk(records: Sequence[Parsed], rules: Rules, now_s: float) -> Decoded:
@@ -99,7 +101,7 @@ def decode_chunk(records: Sequence[Parsed], rules: Rules, now_s: float) -> Decod
             else:
                 good += part
     decoded = Decoded(events, parsed, users, dead)
-    return decoded if len(good) == len(events) else _only(decoded, good)
+    return decoded if len(good) == len(events) else kept_only(decoded, good)
 
 
 def _looks_good(
@@ -129,7 +131,8 @@ def _judge(event: Event, record: Parsed, rules: Rules, now_s: float) -> None:
     check_action(event, rules.actions)
 
 
-def _only(decoded: Decoded, keep: list[int]) -> Decoded:
+def kept_only(decoded: Decoded, keep: list[int]) -> Decoded:
+    """Fewer of the events, with all of the dead letters."""
     return Decoded(
         [decoded.events[at] for at in keep],
         [decoded.records[at] for at in keep],
@@ -180,7 +183,7 @@ def drop_unknown(decoded: Decoded, catalog: Catalog) -> Decoded:
         )
         for at in unknown
     ]
-    known = _only(decoded, np.flatnonzero(rows >= 0).tolist())
+    known = kept_only(decoded, np.flatnonzero(rows >= 0).tolist())
     return Decoded(known.events, known.records, known.users, known.dead + dead)
 
 

@@ -235,6 +235,9 @@ class EventPath:
         """
         if source.closed:  # while the texts were encoded
             return []
+        gone, users, texts = self._nothing_left(source, users, texts, now_s)
+        if not users:
+            return gone
         names = [user for user, _ in users]
         loaded = self.load(source, names)
         mine = [arm for arm in self.arms(names) if arm.space is space]
@@ -245,7 +248,27 @@ class EventPath:
         loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))
         loaded.records["revision"] += 1
         loaded.tails[:] = [text.encode() for _, text in users]
-        return self._save(source, loaded, now_s)
+        return gone + self._save(source, loaded, now_s)
+
+    def _nothing_left(
+        self, source: Source, users: Sequence[tuple[bytes, str]], texts: Floats, now_s: float
+    ) -> tuple[list[Message], list[tuple[bytes, str]], Floats]:
+        """Users who withdraw their interests and have no event: no profile is kept, nor made.
+
+        Returns: tombstones, and the other users with their texts.
+        """
+        empty = [user for user, text in users if not text]
+        if not empty:
+            return [], list(users), texts
+        loaded = self.load(source, empty)
+        blank = {
+            user for user, count in zip(empty, loaded.records["events"], strict=True) if not count
+        }
+        held = [user for user, new in zip(empty, loaded.fresh, strict=True) if not new]
+        gone = [user for user in held if user in blank]
+        keep = [at for at, (user, _) in enumerate(users) if user not in blank]
+        tombstones = self.erase(source, gone, now_s)[0] if gone else []
+        return tombstones, [users[at] for at in keep], texts[keep]
 
     def sweep(
         self, source: Source, after: bytes | None, count: int, now_s: float

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from profiles.errors import StoreCorruptError
+from profiles.fences import Fences
 from profiles.key_store import KeyStore
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
@@ -28,7 +29,7 @@ from profiles.settings.serving import StoreSettings
 from profiles.state import RecordLayout
 from profiles.store import PartitionStore
 from profiles.topics import Topics
-from stream.restore import TOMBSTONES_KEPT_S, restore, restore_keys
+from stream.restore import TOMBSTONES_KEPT_S, end_of, restore, restore_keys
 from stream.source import Source
 from stream.state_thread import StateThread
 
@@ -158,7 +159,9 @@ class Partitions:
         try:
             if source.keys is not None:
                 await self._read_keys(source.keys, source.number)
-            reached = await self._read_changelog(source.store, source.number, source.keys)
+            reached = await self._read_changelog(
+                source.store, source.number, source.keys, source.fences
+            )
             source.note_restored(reached)
         except BaseException:
             await asyncio.shield(self._state.run(_close_store, source))
@@ -179,14 +182,18 @@ class Partitions:
                 store = await self._state.run(self._open_store, number)
             await self._state.run(store.check)
             keys = await self._opened_keys(number)
-            reached = await self._read_changelog(store, number, keys)
+            fences = Fences()
+            fences.take(await self._state.run(list, store.fences()))
+            reached = await self._read_changelog(store, number, keys, fences)
         except BaseException:
             await asyncio.shield(self._state.run(store.close))
             if keys is not None:
                 await asyncio.shield(self._state.run(keys.close))
             raise
         topic_id = self._topic_ids[events]
-        return Source(number, store, events, topic_id, changelog_end=reached, keys=keys)
+        return Source(
+            number, store, events, topic_id, changelog_end=reached, keys=keys, fences=fences
+        )
 
     async def _opened_keys(self, number: int) -> KeyStore | None:
         """The users' keys, complete; None where nothing is encrypted."""
@@ -217,7 +224,7 @@ class Partitions:
         return is_other or (watermark.saved_at > 0 and age_s > TOMBSTONES_KEPT_S)
 
     async def _read_changelog(
-        self, store: PartitionStore, number: int, keys: KeyStore | None
+        self, store: PartitionStore, number: int, keys: KeyStore | None, fences: Fences
     ) -> int:
         """Returns: the offset reached."""
         return await restore(
@@ -229,7 +236,16 @@ class Partitions:
             self._state,
             self._metrics,
             keys,
+            fences,
         )
+
+    def forget_aside(self, number: int) -> None:
+        """Remove every store of a partition that was set aside: erased users are in it."""
+        forget_aside(self._directory, number, 0)
+
+    async def events_end(self, number: int) -> int:
+        """Where the events of a partition end now.  Raises: BrokerError."""
+        return await end_of(self._broker, self._topics.events, number)
 
     def _path(self, number: int) -> Path:
         return self._directory / f"partition-{number}"

@@ -18,6 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from profiles.broker_access import security_options
 from profiles.errors import BrokerError
+from profiles.fences import Fences, is_fence
 from profiles.key_store import KeyStore
 from profiles.metrics import WorkerMetrics
 from profiles.sealing import PROFILE
@@ -44,6 +45,7 @@ async def restore(
     state: StateThread,
     metrics: WorkerMetrics,
     keys: KeyStore | None = None,
+    fences: Fences | None = None,
 ) -> int:
     """Read the changelog to its end.
 
@@ -52,7 +54,7 @@ async def restore(
     """
 
     def take(records: Pairs, position: int) -> None:
-        refused = absorb(store, layout, records, position, keys)
+        refused = absorb(store, layout, records, position, keys, fences)
         metrics.sealed_refused.inc(refused)
 
     return await _read_to_end(
@@ -124,12 +126,26 @@ async def _read_to_end(
         await consumer.stop()
 
 
+async def end_of(broker: BrokerSettings, topic: str, partition: int) -> int:
+    """The offset after the last record of a partition now.  Raises: BrokerError."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, **security_options(broker))
+    place = TopicPartition(topic, partition)
+    try:
+        await consumer.start()
+        return int((await consumer.end_offsets([place]))[place])
+    except KafkaError as error:
+        raise BrokerError(f"the end of {topic}/{partition} is not known: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
 def absorb(
     store: PartitionStore,
     layout: RecordLayout,
     records: Pairs,
     position: int,
     keys: KeyStore | None = None,
+    fences: Fences | None = None,
 ) -> int:
     """Take changelog records, in log order, into the store; `position` is the offset after them.
 
@@ -138,8 +154,12 @@ def absorb(
     Returns: how many records were passed over because they do not open: their user's key is gone
     (she was erased), or they are damaged.
     """
+    fenced = [(key, value) for key, value in records if is_fence(key) and value is not None]
+    if fences is not None:
+        fences.take(fenced)
+    records = [pair for pair in records if not is_fence(pair[0])]
     readable, opened = _opened(records, keys)
-    latest = _furthest(layout, readable, opened)
+    latest = _furthest(layout, readable, opened, fences)
     erased = {user for user, payload in readable if payload is None}
     users = list(latest)
     existing = store.get_many(users)
@@ -157,7 +177,10 @@ def absorb(
         kept_users.append(user)
         kept.append(new)
     store.write(
-        kept_users, kept, msgspec.structs.replace(store.watermark, changelog=position, count=count)
+        kept_users,
+        kept,
+        msgspec.structs.replace(store.watermark, changelog=position, count=count),
+        fenced,
     )
     return len(records) - len(readable)
 
@@ -177,9 +200,15 @@ def _opened(records: Pairs, keys: KeyStore | None) -> tuple[Pairs, list[bytes | 
 
 
 def _furthest(
-    layout: RecordLayout, records: Pairs, opened: Sequence[bytes | None]
+    layout: RecordLayout,
+    records: Pairs,
+    opened: Sequence[bytes | None],
+    fences: Fences | None,
 ) -> dict[bytes, tuple[bytes | None, bytes | None]]:
-    """One payload per user, as it stands there and opened; a tombstone ends what came before."""
+    """One payload per user, as it stands there and opened; a tombstone ends what came before.
+
+    A profile that had come no further than its user's erasure is passed over.
+    """
     decoded, _ = decode_records(layout, [payload for payload in opened if payload is not None])
     places = iter(
         zip(
@@ -196,6 +225,8 @@ def _furthest(
             reached.pop(user, None)
         else:
             place = next(places)
+            if fences is not None and fences.holds_back(user, *place[:2]):
+                continue
             before = reached.get(user)
             if before is not None and before[0] == place[0] and before[1:] > place[1:]:
                 continue

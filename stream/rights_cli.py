@@ -26,21 +26,26 @@ def export(user: str, config: Config = None, bootstrap: Bootstrap = None) -> Non
 def erase(
     user: str,
     reason: Annotated[str, typer.Option(help="Kept in the erasures topic.")] = "",
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Withdraw releases that may have learned from her."),
+    ] = False,
     wait_s: Annotated[float, typer.Option(help="For the receipts; 0: do not wait.", min=0)] = 60.0,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Forget a user: profile, history, changelog, recommendations, replay examples; print receipts.
 
-    Events sent afterwards begin a new profile.  The learner's receipt names the releases that were
-    trained on the user's events.
+    Events sent afterwards begin a new profile, or not: privacy.after_erasure.  The learner's
+    receipt names the releases whose training may have included her.  With --retrain the last one
+    before them serves again, and the learner learns anew what came since, without her.
 
     Example: `driftline erase user-17 --reason "asked on 2026-11-25"`
     """
     from stream.user_rights import COMPONENTS, request_erasures, wait_for_receipts
 
     settings = read_settings(config, bootstrap)
-    erasures = asyncio.run(request_erasures(settings, user, reason))
+    erasures = asyncio.run(request_erasures(settings, user, reason, retrain))
     if not wait_s:
         print_json(erasures)
         return

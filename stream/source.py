@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from profiles.events import key64
+from profiles.fences import Fences
 from profiles.key_store import KeyStore
 from profiles.store import PartitionStore
 from stream.codecs import Decoded
@@ -36,6 +37,7 @@ class Source:
     closed: bool = False
     keys: KeyStore | None = None
     """Set where profiles are encrypted."""
+    fences: Fences = field(default_factory=Fences)
     owed: Owed = field(default_factory=Owed)
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from a change on the state thread until its records are queued for Kafka: compaction
@@ -80,6 +82,10 @@ class Source:
         if self.keys is None:
             return []
         return [Message(key, wrapped) for key, wrapped in self.keys.take_unsent()]
+
+    def purge(self, users: Sequence[bytes]) -> None:
+        """What was deleted of these users leaves the disk."""
+        self.store.purge(users)
 
     @property
     def topic_key(self) -> int:

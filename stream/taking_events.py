@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from stream.admission import admit
 from stream.chunks import ChunkApp
 from stream.codecs import Decoded, decode_chunk, drop_unknown, rows_of, unknown_items
 from stream.publisher import Sent
@@ -136,13 +137,26 @@ class EventRounds:
         """The usual case in one visit: every item known and encoded.  None for a partition that
         has one which is not."""
         now_s, rules = time.time(), self._worker.rules
-        decoded = [decode_chunk(share.taken.chunk.records, rules, now_s) for share in shares]
+        decoded = [
+            self._admitted(share, decode_chunk(share.taken.chunk.records, rules, now_s))
+            for share in shares
+        ]
         ready = [at for at, events in enumerate(decoded) if self._encoded(events)]
         outcomes: list[Outcome | None] = [None] * len(shares)
         parts = [shares[at].part(decoded[at]) for at in ready]
         for at, outcome in zip(ready, self._apply(parts), strict=True):
             outcomes[at] = outcome
         return list(zip(decoded, outcomes, strict=True))
+
+    def _admitted(self, share: Share, decoded: Decoded) -> Decoded:
+        fences = share.source.fences
+        if not fences:
+            return decoded
+        rules, erased = self._worker.rules, self._worker.metrics.erased_messages
+        admitted, counts = admit(decoded, fences, share.source.topic_key, rules.after_erasure)
+        for what, count in counts.items():
+            erased.labels(what).inc(count)
+        return admitted
 
     def _apply_known(self, share: Share, decoded: Decoded) -> tuple[Decoded, Outcome | None]:
         """After waiting: what is still unknown is dead; None if a vector is still missing."""

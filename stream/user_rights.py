@@ -112,14 +112,16 @@ def _export(settings: Settings, user_id: str) -> Export:
     )
 
 
-async def request_erasures(settings: Settings, user_id: str, reason: str) -> list[Erasure]:
+async def request_erasures(
+    settings: Settings, user_id: str, reason: str, retrain: bool = False
+) -> list[Erasure]:
     """Ask workers and learner to forget a user: one request for each name that she may have.
 
     Raises: BadMessage, BrokerError, TopicError.
     """
     topics = Topics.under(settings.topics.prefix)
     erasures = [
-        Erasure(uuid.uuid4().hex, name, time.time(), reason)
+        Erasure(uuid.uuid4().hex, name, time.time(), reason, retrain)
         for name in names_of(_names(settings), user_id)
     ]
     async with Outbox.connected(settings.broker) as outbox:

@@ -23,6 +23,7 @@ from learner.bootstrap import bootstrap_release
 from learner.release_log import read_board
 from profiles.config import Settings, load_settings
 from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_json, encode
+from profiles.fences import is_fence
 from profiles.registry import ReleaseStore
 from profiles.state import RecordLayout, decode_records
 from profiles.topics import Topics
@@ -208,7 +209,8 @@ class Deployment:
         """Events in each user's last changelog record."""
         last: dict[str, bytes | None] = {}
         for record in self.read(self.topics.profiles):
-            last[record.key.decode()] = record.value
+            if not is_fence(record.key):
+                last[record.key.decode()] = record.value
         users = [user for user, payload in last.items() if payload]
         records, _ = decode_records(
             RecordLayout.of(self.settings), [payload for payload in last.values() if payload]

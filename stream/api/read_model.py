@@ -22,6 +22,7 @@ from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import Recommendation, decode_item, decode_json, key64
+from profiles.fences import is_fence
 from profiles.key_store import KeyMap
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
@@ -186,7 +187,8 @@ class ReadModel:
         self._keys.take(record.key, record.value)
 
     def _take_profile(self, record: Record) -> None:
-        _keep(self._profiles, record)
+        if not is_fence(record.key or b""):  # of an erased user
+            _keep(self._profiles, record)
 
     def _take_recommendation(self, record: Record) -> None:
         _keep(self._recommendations, record)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from profiles.fences import is_fence
 from profiles.head import Floats
 from profiles.state import RecordLayout, Records, decode_records
 from stream.oracle.ledger import Ints
@@ -70,6 +71,8 @@ def read_changelog(records: Iterable[Raw], layout: RecordLayout) -> Changelog:
             compacted_to[record.partition] = record.offset
         expected_offset[record.partition] = record.offset + 1
         key = record.key or b""
+        if is_fence(key):
+            continue  # of an erased user
         if not record.value:
             erased.add(key)
             continue

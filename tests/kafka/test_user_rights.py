@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from profiles.audit import AuditLog
 from profiles.errors import BrokerError
@@ -21,7 +22,7 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
     deployment: Deployment,
 ) -> None:
     settings, topics = deployment.settings, deployment.topics
-    deployment.start_worker()
+    deployment.start_worker(DRIFTLINE_PRIVACY__AFTER_ERASURE="refuse")
     events = make_events(3, EACH)
     deployment.send_events(events)
     deployment.send(topics.users, "user-0", encode(User("user-0", interests="tales")))
@@ -48,9 +49,23 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
     assert receipt.erased["profiles"] == 1
     after = export_user(settings, "user-0")
     assert after.profile is None
+    assert after.declared is None
     assert after.recommendations == []
     assert after.receipts
     assert export_user(settings, "user-1").profile is not None
+    for file in (settings.store.directory / "a").rglob("*"):
+        assert "partition" not in str(file) or b"user-0" not in file.read_bytes(), file
+
+    # What she does next is refused, and the letter holds nothing of hers.
+    deployment.send_events([replace(events[0], event_id="later"), make_events(3, 1, EACH)[1]])
+    deployment.wait_committed(3 * EACH + 3)
+    assert export_user(settings, "user-0").profile is None
+    (letter,) = (
+        record
+        for record in deployment.read(topics.dlq(topics.events))
+        if ("__connect.errors.exception.class.name", b"erased") in record.headers
+    )
+    assert (letter.key, letter.value) == (None, None)
     acts = AuditLog.of(settings).path.read_text()
     assert erasure.erasure_id in acts
     assert "user-0" not in acts

@@ -109,8 +109,13 @@ class DictStore:
         return [held.get(user) for user in users]
 
     def write(
-        self, users: Sequence[bytes], payloads: Sequence[bytes | None], watermark: Watermark
+        self,
+        users: Sequence[bytes],
+        payloads: Sequence[bytes | None],
+        watermark: Watermark,
+        fences: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
+        assert not fences, "a simulated worker erases without them"
         held = dict(self._disk.images[-1][0])
         for user, payload in zip(users, payloads, strict=True):
             if payload is None:

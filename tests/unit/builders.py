@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from aiokafka.structs import ConsumerRecord
+from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
 from profiles.applying import Batch
@@ -22,10 +23,13 @@ from profiles.catalog import Catalog
 from profiles.event_keys import event_keys
 from profiles.events import Event, Item, encode, key64
 from profiles.head import Floats, Head, HeadShape
+from profiles.metrics import WorkerMetrics
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, Release, write_release
+from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records
 from stream.chunks import Record
+from stream.event_path import EventPath
 
 ACTIONS = ("click", "hide", "like")
 DIM = 8
@@ -117,6 +121,17 @@ def make_release(items: Sequence[Item], seed: int = 0) -> Release:
 def make_space(catalog: Catalog, seed: int = 0, layout: RecordLayout = LAYOUT) -> Space:
     """A space in which every item of the catalogue has a vector."""
     return Space(make_release(catalog.items, seed), catalog, layout.seen_bytes)
+
+
+def make_path(items: int = 30) -> EventPath:
+    """An event path that serves, over a catalogue of its own, with metrics of its own."""
+    catalog = make_catalog(items)
+    serving = ServingSettings(k=5)
+    metrics = WorkerMetrics(CollectorRegistry())
+    actions = {name: at for at, name in enumerate(ACTIONS)}
+    path = EventPath(LAYOUT, serving, actions, catalog, metrics)
+    path.space = make_space(catalog)
+    return path
 
 
 def save_adapter(directory: Path, rank: int = 2, seed: int = 0) -> None:

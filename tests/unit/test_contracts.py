@@ -53,10 +53,10 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         st.integers(0, 9), texts, texts, st.integers(0, 9), st.integers(0, 2**53), numbers,
         st.none() | numbers,
     ),
-    "Erasure": st.builds(events.Erasure, texts, texts, numbers, texts),
+    "Erasure": st.builds(events.Erasure, texts, texts, numbers, texts, st.booleans()),
     "Receipt": st.builds(
         events.Receipt, texts, texts, texts, st.dictionaries(texts, st.integers(0, 9)), tags,
-        numbers,
+        numbers, st.none() | texts,
     ),
     "ReleaseNotice": st.builds(
         events.ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from profiles.errors import SealError
 from profiles.events import Recommendation, Request, decode_json
 from profiles.key_file import VersionedKeys
 from profiles.key_store import KeyMap, KeyStore
-from profiles.metrics import WorkerMetrics
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed
-from profiles.settings.serving import ServingSettings
 from profiles.state import decode_records, empty_records, encode_records
 from profiles.store import PartitionStore, Watermark
 from stream.codecs import Rules, decode_chunk
@@ -26,8 +23,8 @@ from tests.unit.builders import (
     ACTIONS,
     LAYOUT,
     NOW_S,
-    make_catalog,
     make_event,
+    make_path,
     make_record,
     make_space,
 )
@@ -62,11 +59,7 @@ def open_source(tmp_path: Path) -> Iterator[OpenSource]:
 
 @pytest.fixture
 def path() -> EventPath:
-    catalog = make_catalog(30)
-    metrics = WorkerMetrics(CollectorRegistry())
-    made = EventPath(LAYOUT, ServingSettings(k=5), CODES, catalog, metrics)
-    made.space = make_space(catalog)
-    return made
+    return make_path()
 
 
 def play(path: EventPath, source: Source, start: int = 0) -> Outcome:
