@@ -279,7 +279,7 @@ def test_an_erased_user_leaves_the_buffer_and_a_receipt_names_the_releases(world
                                       outcome="promoted") == 1.0
         )  # fmt: skip
         trained = world.serving()
-        request = Erasure(erasure_id="x1", user_id="u3")
+        request = Erasure(erasure_id="x1", user_id="u3", retrain=True)
         world.producer.send(world.topics.erasures, key=b"u3", value=encode(request)).get(10)
         wait_until("a receipt", lambda: bool(world.receipts()))
 
@@ -288,7 +288,15 @@ def test_an_erased_user_leaves_the_buffer_and_a_receipt_names_the_releases(world
     assert (receipt.component, receipt.erasure_id, receipt.user_id) == ("learner", "x1", "u3")
     assert receipt.erased["history_events"] == 12
     assert receipt.releases == [trained.release_id]
+    # The release before her serves in its place, and the others' events are to be learned again.
+    assert receipt.rebuilt_from == trained.parent_id
+    board = read_board(world.settings)
+    serving, withdrawn = board.serving(), board.get(trained.release_id)
+    assert serving is not None
+    assert withdrawn is not None
+    assert (serving.release_id, withdrawn.status) == (trained.parent_id, "erased")
     buffer = buffer_of(world)
+    assert buffer.rounds > 1 or buffer.fresh_events == world.sent - 12
     assert len(buffer.context(_users())) == USERS - 1
     buffer.close()
 

@@ -254,6 +254,42 @@ def test_erasing_leaves_no_byte_of_the_user_under_any_key(tmp_path: Path) -> Non
     reopened.close()
 
 
+def test_releases_are_named_though_nothing_of_the_user_is_left_in_the_buffer(
+    tmp_path: Path,
+) -> None:
+    buffer = open_buffer(tmp_path / "b", buffer_bytes=4_096)
+    feed(buffer, [row(0, user=7)])
+    buffer.finish_round(buffer.next_order, (1e18, 0), 1)
+    buffer.note_release("r1", buffer.next_order)
+    for start in range(1, 2_000, 100):  # pushes her out of histories and reservoirs
+        feed(buffer, [row(offset, user=offset + 100) for offset in range(start, start + 100)])
+        buffer.finish_round(buffer.next_order, (1e18, 0), 1)
+    buffer.close()
+    buffer = open_buffer(tmp_path / "b", buffer_bytes=4_096)
+    (counts, releases) = buffer.erase([7])[7]
+    assert sum(counts.values()) == 0
+    assert releases == ["r1"]
+    assert buffer.erase([7])[7][1] == []
+    buffer.close()
+
+
+def test_going_back_makes_what_came_since_fresh_again(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path / "b")
+    for start, name in ((0, "r1"), (10, "r2")):
+        feed(buffer, [row(offset, user=offset % 2) for offset in range(start, start + 10)])
+        buffer.finish_round(buffer.next_order, (1e18, 0), 1)
+        buffer.note_release(name, buffer.next_order)
+    feed(buffer, [row(20, user=0)])
+    assert buffer.fresh_events == 1
+    assert buffer.learned_by("r1") == 11
+    buffer.rewind(buffer.learned_by("r1") or 1)
+    assert buffer.fresh_events == sum(len(s.items) - s.first_target for s in buffer.fresh()) == 11
+    assert buffer.learned_by("r2") is None
+    buffer.rewind(1)
+    assert buffer.fresh_events == 21
+    buffer.close()
+
+
 def test_erased_slots_are_filled_again(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path / "b", buffer_bytes=65_536)
     for start in range(0, 1_000, 100):
