@@ -54,7 +54,8 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
     assert after.receipts
     assert export_user(settings, "user-1").profile is not None
     for file in (settings.store.directory / "a").rglob("*"):
-        assert "partition" not in str(file) or b"user-0" not in file.read_bytes(), file
+        if file.is_file() and "partition" in str(file):
+            assert b"user-0" not in file.read_bytes(), file
 
     # What she does next is refused, and the letter holds nothing of hers.
     deployment.send_events([replace(events[0], event_id="later"), make_events(3, 1, EACH)[1]])
