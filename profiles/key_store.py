@@ -87,15 +87,14 @@ class KeyStore:
         return [[(key.name, key.wrapped) for key in keys] for keys in self._keys(users)]
 
     def add(self, made: Sequence[tuple[bytes, bytes, bytes]]) -> None:
-        changed: dict[bytes, list[_Key]] = {}
         users = list(dict.fromkeys(user for user, _, _ in made))
-        for user, held in zip(users, self._keys(users), strict=True):
-            changed[user] = held
+        changed = dict(zip(users, self._keys(users), strict=True))
+        new = sum(not held for held in changed.values())
         for user, name, wrapped in made:
             changed[user].append(_Key(name, wrapped, not self._has_topic))
             if self._has_topic:
                 self._unsent.append((topic_key(user, name), wrapped))
-        self._write(changed)
+        self._write(changed, new=new)
 
     def take_unsent(self) -> list[tuple[bytes, bytes]]:
         """Records for the keys topic that nobody has taken yet; safe from another thread."""
@@ -201,12 +200,18 @@ class KeyStore:
         found = self.store.get_many(users)
         return [[] if payload is None else _DECODER.decode(payload) for payload in found]
 
-    def _write(self, changed: dict[bytes, list[_Key]], position: int | None = None) -> None:
+    def _write(
+        self,
+        changed: dict[bytes, list[_Key]],
+        position: int | None = None,
+        new: int | None = None,
+    ) -> None:
+        """`new`: how many of the users had no key, if the caller knows."""
         users = list(changed)
-        before = self.store.get_many(users)
         after = [msgspec.msgpack.encode(keys) if keys else None for keys in changed.values()]
-        pairs = zip(before, after, strict=True)
-        count = sum((new is not None) - (old is not None) for old, new in pairs)
+        if new is None:
+            pairs = zip(self.store.get_many(users), after, strict=True)
+            new = sum((now is not None) - (old is not None) for old, now in pairs)
         mark = self.store.watermark
         self.store.write(
             users,
@@ -214,7 +219,7 @@ class KeyStore:
             msgspec.structs.replace(
                 mark,
                 changelog=mark.changelog if position is None else position,
-                count=mark.count + count,
+                count=mark.count + new,
                 saved_at=time.time(),
             ),
         )
