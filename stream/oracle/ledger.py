@@ -155,6 +155,8 @@ def _judge(
         event = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return {}, "malformed"
+    if _escapes_a_surrogate(record.value):
+        return {}, "malformed"
     if not _fits(event):
         return {}, "invalid"
     if not _is_text(event["user_id"], event["event_id"], event["item_id"], event["action"]):
@@ -235,6 +237,24 @@ def _is_text(*texts: str) -> bool:
         return all(b"\x00" not in text.encode() for text in texts)
     except UnicodeEncodeError:
         return False
+
+
+def _escapes_a_surrogate(payload: bytes) -> bool:
+    """Whether half of a surrogate pair is written as an escape, in whatever field or name.
+
+    Unlike bytes that are no UTF-8, which the contract ignores where it ignores the field.
+    """
+    if b"\\u" not in payload:
+        return False
+    # Any: JSON; objects as lists of pairs, so that nothing is lost.
+    left: list[Any] = [json.loads(payload.decode("utf-8", "replace"), object_pairs_hook=list)]
+    while left:
+        each = left.pop()
+        if isinstance(each, str) and not _is_utf8(each):
+            return True
+        if isinstance(each, list | tuple):
+            left.extend(each)
+    return False
 
 
 def _is_utf8(text: str) -> bool:

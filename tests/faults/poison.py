@@ -15,7 +15,7 @@ def _with(**changes: object) -> Callable[[dict[str, Any]], bytes]:
 
 
 def _ahead(event: dict[str, Any]) -> bytes:
-    return json.dumps({**event, "ts": float(event["ts"]) + DAY_S + 3_700.0}).encode()
+    return json.dumps({**event, "ts": float(event["ts"]) + 3.0 * DAY_S}).encode()
 
 
 def _raw(old: str, new: str) -> Callable[[dict[str, Any]], bytes]:

@@ -199,6 +199,23 @@ def test_worker_and_oracle_read_the_contract_alike(
     record.note("mutated Events, worker against oracle", count // CHUNK * CHUNK)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        rb'"\udc00\ud800":{"page":"home"}',
+        rb'"more":"\ud800"',
+        rb'"more":[{"\ud800":1}]',
+        rb'"\ud83d\ude00":1',
+        b'"\xff":1',
+        b'"more":"\xff"',
+    ],
+)
+def test_worker_and_oracle_agree_on_text_that_is_none_in_a_field_of_no_meaning(
+    field: bytes,
+) -> None:
+    compare([encode(EVENT)[:-1] + b"," + field + b"}"])
+
+
 @settings(max_examples=200)
 @given(st.lists(event_like.map(as_json), min_size=1, max_size=5))
 def test_worker_and_oracle_agree_on_what_looks_like_an_event(payloads: list[bytes]) -> None:
