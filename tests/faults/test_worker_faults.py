@@ -150,7 +150,9 @@ def test_a_worker_killed_again_and_again_under_load_loses_and_doubles_nothing(
         each += 1
         # Somewhere in the middle of the batch, another place every time.
         reached = 1 + (turn * 211) % (users - 5)
-        wait_until("some applied", partial(_has_applied, worker, applied, reached))
+        wait_until("some applied", partial(_has_reached, worker, applied, reached))
+        # Killed before it answered anything, it would lengthen the pause of the kill before.
+        wait_until("an output", partial(_has_reached, worker, "driftline_recommendations_total", 1))
         killed_s.append(time.time())
         worker.kill()
         worker = deployment.start_worker("a", **SESSION)
@@ -167,8 +169,8 @@ def test_a_worker_killed_again_and_again_under_load_loses_and_doubles_nothing(
     record.note("kill -9 in mid-batch", times, report, bars, users=users)
 
 
-def _has_applied(worker: WorkerProcess, name: str, events: int) -> bool:
-    return worker.metric(name) >= events
+def _has_reached(worker: WorkerProcess, metric: str, least: int) -> bool:
+    return worker.metric(metric) >= least
 
 
 @pytest.mark.timeout(1800)
