@@ -31,7 +31,14 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 RULES = DOCKER / "prometheus" / "rules.yml"
 DASHBOARD = DOCKER / "grafana" / "dashboards" / "driftline.json"
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "README.zh-CN.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 NOT_SETTINGS = {"DRIFTLINE_CONFIG"}
 SCRAPE_LABELS = {"job", "instance", "le"}
 
