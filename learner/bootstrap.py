@@ -29,6 +29,7 @@ from profiles.encoder import PROBE_TEXTS, base_sha256
 from profiles.errors import LearnerError, ReleaseError
 from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape, embed_items
+from profiles.item_text import item_text
 from profiles.registry import ReleaseStore
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, write_manifest, write_release
 from profiles.signing import sign
@@ -156,7 +157,11 @@ def bootstrap_release(
     Raises: LearnerError for an empty catalogue, ModelError, ReleaseError.
     """
     return bootstrap_from(
-        settings, make_catalogue(items), store, sequence=sequence, created_at=created_at
+        settings,
+        make_catalogue(items, item_text(settings.data)),
+        store,
+        sequence=sequence,
+        created_at=created_at,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.events import Item, key64
+from profiles.item_text import TextOf
 from profiles.release import Keys
 
 Rows = npt.NDArray[np.int64]
@@ -41,14 +42,14 @@ class Catalogue:
         return np.where(self.keys[place] == keys, place, -1).astype(np.int64)
 
 
-def make_catalogue(items: Iterable[Item]) -> Catalogue:
+def make_catalogue(items: Iterable[Item], text_of: TextOf = Item.full_text) -> Catalogue:
     """Freeze items.  An id that comes twice keeps its last text.
 
     >>> made = make_catalogue([Item("i1", title="Heat"), Item("i2", title="Alien")])
     >>> sorted(made.texts), len(made)
     (['Alien', 'Heat'], 2)
     """
-    texts = {key64(item.item_id): item.full_text() for item in items}
+    texts = {key64(item.item_id): text_of(item) for item in items}
     return _frozen(texts)
 
 
@@ -62,7 +63,8 @@ def _frozen(texts: dict[int, str]) -> Catalogue:
 class CatalogueFeed:
     """The live catalogue; not thread-safe, owned by the service's main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, text_of: TextOf = Item.full_text) -> None:
+        self._text_of = text_of
         self._texts: dict[int, str] = {}
         self._frozen: Catalogue | None = None
 
@@ -71,7 +73,7 @@ class CatalogueFeed:
 
     def put(self, item: Item) -> None:
         """Add an item or replace its text."""
-        self._texts[key64(item.item_id)] = item.full_text()
+        self._texts[key64(item.item_id)] = self._text_of(item)
         self._frozen = None
 
     def remove(self, item_id: str) -> None:

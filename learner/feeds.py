@@ -31,6 +31,7 @@ from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.events import check_key, decode_erasure, decode_event, decode_item, key64
+from profiles.item_text import item_text
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.topics import Topics
@@ -58,7 +59,7 @@ class BoardFeed:
 
     def __init__(self, settings: Settings) -> None:
         self.topics = Topics.under(settings.topics.prefix)
-        self.catalogue = CatalogueFeed()
+        self.catalogue = CatalogueFeed(item_text(settings.data))
         self.board = ReleaseBoard()
         self.erased_at_ms: dict[int, int] = {}
         self.erasures: list[PendingErasure] = []
@@ -194,7 +195,9 @@ class EventFeed:
         for tp, records in found.items():
             for record in records:
                 try:
-                    rows.append(self._row(record, now_s, erased_at_ms))
+                    row = self._row(record, now_s, erased_at_ms)
+                    if row is not None:
+                        rows.append(row)
                 except BadMessage as error:
                     self._metrics.events_rejected.labels(error.reason).inc()
             next_offsets[tp.partition] = records[-1].offset + 1
@@ -203,7 +206,8 @@ class EventFeed:
             self._metrics.events_consumed.inc(added)
         return rows
 
-    def _row(self, record: Record, now_s: float, erased_at_ms: Mapping[int, int]) -> Row:
+    def _row(self, record: Record, now_s: float, erased_at_ms: Mapping[int, int]) -> Row | None:
+        """What the buffer takes of an event: of words alone nothing (docs/decisions/0035)."""
         if record.value is not None and len(record.value) > self._max_bytes:
             raise BadMessage("oversized", f"the event has {len(record.value)} bytes")
         event = decode_event(record.value, now_s=now_s, max_ahead_s=self._max_ahead_s)
@@ -215,6 +219,8 @@ class EventFeed:
         user = key64(event.user_id)
         if record.timestamp <= erased_at_ms.get(user, -1):
             raise BadMessage("erased", "the user asked to be forgotten after this event")
+        if not event.item_id:
+            return None
         return Row(
             partition=record.partition,
             offset=record.offset,

@@ -37,6 +37,7 @@ from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.errors import LearnerError, SettingsError
 from profiles.events import Event, Item
+from profiles.item_text import item_text
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore
 from profiles.release import open_release
@@ -164,7 +165,7 @@ class _Task:
 
     @classmethod
     def prepare(cls, settings: Settings, items: Sequence[Item], events: Sequence[Event]) -> _Task:
-        catalogue = make_catalogue(items)
+        catalogue = make_catalogue(items, item_text(settings.data))
         actions = ActionWeights.from_settings(settings.actions)
         everything = whole_segments(events, {name: at for at, name in enumerate(actions.names)})
         if not everything:

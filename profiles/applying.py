@@ -19,9 +19,10 @@ import numpy.typing as npt
 from profiles.catalog import Catalog, Rows
 from profiles.head import Floats
 from profiles.rebuild import rebuild
+from profiles.said import step_vectors
 from profiles.scoring import unseen_ranks
 from profiles.space import Space
-from profiles.state import EVENT_DTYPE, Records, bloom_slots
+from profiles.state import EVENT_DTYPE, SAID, Records, bloom_slots
 from profiles.updater import Steps, advance_all
 
 BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
@@ -32,8 +33,9 @@ BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
 class Batch:
     """Valid events, those of each partition in offset order, as columns of M.
 
-    `users` (M,) row of each event's user in the records; `item_rows` (M,) catalogue rows;
-    `event_keys`, `item_keys` (M,) 64-bit names; `ts` (M,) Unix seconds; `values` 0 for none.
+    `users` (M,) row of each event's user in the records; `item_rows` (M,) catalogue rows, -1 for
+    words, whose vectors must be in `space.texts`; `event_keys`, `item_keys` (M,) 64-bit names of
+    ids, and of words; `ts` (M,) Unix seconds; `values` 0 for none.
     """
 
     users: Rows
@@ -102,6 +104,7 @@ def apply_batch(
     users, counts = in_order[first], np.diff(first, append=len(order))
     rebuild(records, users[records["release"][users] != space.key], space, catalog)
     chosen = (todo.event_keys >> np.uint64(11)).astype(np.float64) / 2.0**53 < prequential_share
+    chosen &= todo.item_rows >= 0  # words are nothing to predict
     ranks = np.full(len(applied), -1, dtype=np.int64)
     lower = 0
     for upper in BUCKETS:
@@ -174,7 +177,7 @@ def _advance_users(
     before[:, 0] = np.where(records["events"][users] > 0, records["last_ts"][users], np.nan)
     before[:, 1:] = ts[:, :-1]
     steps = Steps(
-        items=space.vectors[todo.item_rows[at]],
+        items=step_vectors(space.vectors, space.texts, todo.item_rows[at], todo.item_keys[at]),
         actions=todo.actions[at],
         values=todo.values[at],
         gaps_s=np.maximum(ts - before, 0.0),
@@ -190,7 +193,9 @@ def _advance_users(
         seen = records["seen"][users[row]]
         # What the user saw earlier in this batch counts as seen, too.
         which, step = np.nonzero(np.arange(mask.shape[1])[None] < column[:, None])
-        _mark_seen(seen, which, todo.item_keys[at[row[which], step]])
+        met = at[row[which], step]
+        which, met = which[todo.item_rows[met] >= 0], met[todo.item_rows[met] >= 0]
+        _mark_seen(seen, which, todo.item_keys[met])
         ranks[where] = unseen_ranks(profiles, seen, todo.item_rows[where], space.known, space)
     last = mask.sum(axis=1) - 1
     everyone = np.arange(len(users))
@@ -209,12 +214,14 @@ def _remember(records: Records, todo: Batch, nth: npt.NDArray[np.int64]) -> None
     users = todo.users
     events = np.empty(len(users), dtype=EVENT_DTYPE)
     events["item"], events["ts"] = todo.item_keys, todo.ts
-    events["action"], events["value"] = todo.actions, todo.values
+    words = todo.item_rows < 0
+    events["action"], events["value"] = todo.actions | np.where(words, SAID, 0), todo.values
     number = records["events"][users].astype(np.int64) + nth
     # Where one slot is written twice, numpy keeps the later value: the later event.
     records["history"][users, number % records["history"].shape[1]] = events
     records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
-    _mark_seen(records["seen"], users, todo.item_keys)
+    met = np.flatnonzero(~words)
+    _mark_seen(records["seen"], users[met], todo.item_keys[met])
 
 
 def _mark_seen(seen: npt.NDArray[np.uint8], rows: Rows, item_keys: npt.NDArray[np.uint64]) -> None:

@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.events import Item, key64
+from profiles.item_text import TextOf
 
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.intp]
 
 
 class Catalog:
-    """Items by row.  Rows only grow."""
+    """Items by row.  Rows only grow.  `text_of`: what the language model reads of an item."""
 
-    def __init__(self) -> None:
+    def __init__(self, text_of: TextOf = Item.full_text) -> None:
+        self.text_of = text_of
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
         self._tagged: dict[str, set[int]] = {}
@@ -52,7 +54,7 @@ class Catalog:
 
     def put(self, item: Item) -> tuple[int, bool]:
         """Add or replace.  Returns: (row, whether its text is new and must be encoded)."""
-        text_key = key64(item.full_text())
+        text_key = key64(self.text_of(item))
         self.version += 1
         row = self.rows.get(item.item_id)
         if row is None:

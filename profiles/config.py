@@ -1,7 +1,8 @@
 """Every setting, in one frozen tree, read once and passed down in parts.
 
 Sources, strongest first: environment (``DRIFTLINE_BROKER__BOOTSTRAP``), keyword arguments, the
-TOML file named by ``--config`` or ``DRIFTLINE_CONFIG``, the defaults below.  All bad values are
+TOML file named by ``--config`` or ``DRIFTLINE_CONFIG``, the domain named by ``--domain`` or
+``DRIFTLINE_DOMAIN`` (`profiles.domains`), the defaults below.  All bad values are
 reported together, each with its name and the remedy.  Nothing is read at import.
 """
 
@@ -17,8 +18,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableEnvironment
 
+from profiles.domains import laid_over, load_domain
 from profiles.errors import SettingsError
 from profiles.settings.access import ApiSettings, HttpSettings, SecuritySettings
+from profiles.settings.data import DataSettings
 from profiles.settings.kafka import BrokerSettings, TopicSettings
 from profiles.settings.learning import (
     LearnerSettings,
@@ -49,6 +52,7 @@ class Settings(BaseSettings):
 
     broker: BrokerSettings = BrokerSettings()
     topics: TopicSettings = TopicSettings()
+    data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     profile: ProfileSettings = ProfileSettings()
     actions: dict[str, float] = Field(
@@ -91,16 +95,20 @@ class Settings(BaseSettings):
 MAX_ACTIONS = 64
 
 
-def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+def load_settings(
+    path: Path | None = None, domain: str | None = None, **overrides: Any
+) -> Settings:
     """Read the settings once.
 
     Args:
         path: a TOML file; default the one that ``DRIFTLINE_CONFIG`` names, if it does.
+        domain: name or file of a domain; default the one that ``DRIFTLINE_DOMAIN`` names.
         overrides: whole sections, as dictionaries; they lose against the environment.
     Raises: SettingsError that lists every bad value.
     """
     configured = os.environ.get("DRIFTLINE_CONFIG")
     named = path or (Path(configured) if configured else None)
+    below = domain or os.environ.get("DRIFTLINE_DOMAIN")
     values: dict[str, Any] = {}
     if named is not None:
         try:
@@ -113,6 +121,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
             raise SettingsError(f"settings file {str(named)!r} cannot be read: {error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"settings file {str(named)!r} is not TOML: {error}") from error
+    if below:
+        values = laid_over(load_domain(below).settings, values)
     for section, section_values in overrides.items():
         if isinstance(section_values, dict) and isinstance(values.get(section, {}), dict):
             values[section] = {**values.get(section, {}), **section_values}

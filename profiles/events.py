@@ -21,6 +21,7 @@ from profiles.errors import BadMessage
 
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 20_000
+MAX_SAID_LENGTH = 2_000
 MAX_TAGS = 64
 MAX_CONTEXT_FIELDS = 32
 MAX_K = 1_000
@@ -29,6 +30,7 @@ MAX_VALUE = 1e30
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]
+Said = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SAID_LENGTH)]
 Tags = Annotated[list[Id], msgspec.Meta(max_length=MAX_TAGS)]
 Scalar = str | int | float | bool | None
 Context = Annotated[dict[str, Scalar], msgspec.Meta(max_length=MAX_CONTEXT_FIELDS)]
@@ -38,7 +40,9 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One act of one user on one item.  Topic `events`, key `user_id`.
 
     `ts` is when it happened, in Unix seconds; `value` is what the action carries (stars of a
-    rating, seconds watched); `event_id` makes a retried produce harmless.
+    rating, seconds watched); `event_id` makes a retried produce harmless.  `text` is what the
+    user said about the item (a review); words without an item are a `Saying` on the wire, and
+    here an event whose `item_id` is empty.
     """
 
     event_id: Id
@@ -49,6 +53,38 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     value: float | None = None
     session_id: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] | None = None
     context: Context | None = None
+    text: Said | None = None
+
+
+class Saying(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Words of one user about no item: a search, a question, a comment.  Topic `events`.
+
+    Everything else is as in an event; `item_id`, where it is there at all, is empty.
+    """
+
+    event_id: Id
+    user_id: Id
+    action: Id
+    ts: float
+    text: Said
+    item_id: Annotated[str, msgspec.Meta(max_length=0)] | None = None
+    value: float | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] | None = None
+    context: Context | None = None
+
+    def to_event(self) -> Event:
+        """The same as an event without an item."""
+        return Event(
+            self.event_id,
+            self.user_id,
+            "",
+            self.action,
+            self.ts,
+            self.value,
+            self.session_id,
+            self.context,
+            self.text,
+        )
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -242,6 +278,7 @@ class OutcomeWindow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _EVENT = msgspec.json.Decoder(Event)
+_SAYING = msgspec.json.Decoder(Saying)
 _ITEM = msgspec.json.Decoder(Item)
 _USER = msgspec.json.Decoder(User)
 _REQUEST = msgspec.json.Decoder(Request)
@@ -275,7 +312,17 @@ def decode_event(payload: bytes | None, *, now_s: float, max_ahead_s: float) -> 
 
 def parse_event(payload: bytes | None) -> Event:
     """First half of `decode_event`: the schema.  Raises: BadMessage (empty, malformed, invalid)."""
-    event: Event = _decode(_EVENT, payload)
+    try:
+        event: Event = _decode(_EVENT, payload)
+    except BadMessage as error:
+        # Only what is no event of an item is looked at twice.
+        if error.reason != "invalid":
+            raise
+        try:
+            saying: Saying = _decode(_SAYING, payload)
+        except BadMessage as other:
+            raise (other if b'"text"' in (payload or b"") else error) from None
+        return saying.to_event()
     return event
 
 
@@ -283,6 +330,8 @@ def check_event(event: Event, *, now_s: float, max_ahead_s: float) -> None:
     """Second half: what a schema cannot say.  Raises: BadMessage, as `decode_event`."""
     for name in (event.event_id, event.user_id, event.item_id, event.action):
         check_key(name)
+    if event.text is not None:
+        check_said(event.text)
     if event.value is not None and not abs(event.value) <= MAX_VALUE:
         raise BadMessage(
             "bad-value",
@@ -296,6 +345,16 @@ def check_event(event: Event, *, now_s: float, max_ahead_s: float) -> None:
         )
     if event.ts < 0:
         raise BadMessage("bad-time", f"event {event.event_id!r} has ts {event.ts}; Unix seconds")
+
+
+def check_said(text: str) -> None:
+    """Raises: BadMessage (bad-text) for words of nothing but space, or no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadMessage("bad-text", f"text {text!r} holds a lone surrogate") from error
+    if not text.strip():
+        raise BadMessage("bad-text", "the event's text is nothing but space; leave it out")
 
 
 def check_action(event: Event, actions: Collection[str]) -> None:

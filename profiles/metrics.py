@@ -187,6 +187,11 @@ class WorkerMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.texts_read = Counter(
+            "driftline_texts_read",
+            "Words of events that the language model has read: once per release while in memory",
+            registry=registry,
+        )
         self.stores_quarantined = Counter(
             "driftline_stores_quarantined",
             "Local stores found damaged, set aside and rebuilt",

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.head import Floats, Head
+from profiles.said import step_vectors
 from profiles.scoring import Ranked
 from profiles.space import Space
 from profiles.state import Records, read_history
@@ -51,18 +52,25 @@ def event_shares(
     past = catalog.rows_of(history.items[:, -width:])
     mask = history.mask[:, -width:] & (past >= 0)
     mask &= space.known[past]
+    # Words moved the profile, too, and are never named.
+    keys = history.items[:, -width:]
+    said = history.said[:, -width:]
+    if said.any():
+        said = said & space.texts.holds(keys)
     # What the model passes over stands before what it reads: the last column is the last event.
-    order = np.argsort(mask, axis=1, kind="stable")
+    order = np.argsort(mask | said, axis=1, kind="stable")
     past = np.take_along_axis(past, order, axis=1)
     mask = np.take_along_axis(mask, order, axis=1)
+    said = np.take_along_axis(said, order, axis=1)
+    keys = np.take_along_axis(keys, order, axis=1)
     steps = Steps(
-        space.vectors[past],
+        step_vectors(space.vectors, space.texts, np.where(said, -1, past.clip(0)), keys),
         np.take_along_axis(history.actions[:, -width:], order, axis=1),
         np.take_along_axis(history.values[:, -width:], order, axis=1),
         np.take_along_axis(history.gaps_s[:, -width:], order, axis=1),
     )
     moved = records["profile"][:, None] - _profiles_without(
-        space.head, records["state"][:, -1], steps, mask
+        space.head, records["state"][:, -1], steps, mask | said
     )
     # How much lower each item's score is without each event: (B, K, W).
     falls = np.matmul(space.vectors[ranked.rows], moved.transpose(0, 2, 1))

@@ -11,6 +11,7 @@ import numpy as np
 
 from profiles.catalog import Catalog, Rows
 from profiles.head import Floats
+from profiles.said import step_vectors
 from profiles.space import Space
 from profiles.state import Records, read_history
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
@@ -22,7 +23,8 @@ SLICE = 256
 def rebuild(records: Records, rows: Rows, space: Space, catalog: Catalog) -> None:
     """Recompute state and profile of the given records, in place.
 
-    Remembered events of items that the catalogue no longer has are passed over.
+    Remembered events of items that the catalogue no longer has are passed over, and so are words
+    that the profile has forgotten; those that it remembers must be in `space.texts`.
     """
     is_new = records["events"][rows] == 0
     new, rows = rows[is_new], rows[~is_new]
@@ -50,13 +52,18 @@ def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Fl
     history = read_history(records)
     state = start_state(space.head, users)
     at_start = profile_at_start(space.head, users)
-    if not history.mask.any() or not len(space.known):
+    if not history.mask.any() or not (len(space.known) or history.said.any()):
         return state, at_start
     item_rows = catalog.rows_of(history.items)
     mask = history.mask & (item_rows >= 0)
-    mask &= space.known[item_rows]
+    if len(space.known):
+        mask &= space.known[item_rows]
+    spoken = history.said & (history.items != 0)
+    mask |= spoken
     steps = Steps(
-        items=space.vectors[item_rows],
+        items=step_vectors(
+            space.vectors, space.texts, np.where(spoken, -1, item_rows.clip(0)), history.items
+        ),
         actions=history.actions,
         values=history.values,
         gaps_s=history.gaps_s,

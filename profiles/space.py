@@ -18,6 +18,7 @@ from profiles.catalog import Catalog, Rows
 from profiles.cells import Cells
 from profiles.head import Floats, embed_items
 from profiles.release import Release
+from profiles.said import TextVectors
 from profiles.state import bloom_slots
 
 
@@ -46,6 +47,7 @@ class Space:
         self._filled = 0
         self._by_first_slot: tuple[Rows, Rows] | None = None
         self.cells: Cells | None = None
+        self.texts = TextVectors(release.head)
         self._changed: list[Rows] | None = None
         self.extend()
 

@@ -37,6 +37,9 @@ _REMEDY = (
 )
 
 EVENT_DTYPE = np.dtype([("item", "<u8"), ("ts", "<f8"), ("action", "u1"), ("value", "<f2")])
+SAID = 0x80
+"""Bit of a remembered action that no action needs (there are 64 at most): the event was words, and
+`item` is `profiles.said.text_key` of them, 0 once they are forgotten."""
 
 Records = npt.NDArray[np.void]
 Rows = npt.NDArray[np.intp]
@@ -144,7 +147,7 @@ def empty_records(layout: RecordLayout, users: int) -> Records:
 
 
 def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Records, list[bytes]]:
-    """Read a batch of profiles, and what follows each: declared interests, UTF-8, mostly nothing.
+    """Read a batch of profiles, and what follows each: its tail (`profiles.said`), mostly nothing.
 
     The records own their memory and may be written.
     Raises: StoreCorruptError when a payload has another size, version or layout; SealError when
@@ -200,7 +203,7 @@ class History:
 
     Shapes: all (B, S) with S the longest history among them; `mask` marks real events.
     `gaps_s` is NaN for a user's very first event, and for the oldest one remembered, whose
-    predecessor is gone.
+    predecessor is gone.  `said` marks words; their `items` are keys of texts.
     """
 
     items: npt.NDArray[np.uint64]
@@ -209,6 +212,7 @@ class History:
     actions: npt.NDArray[np.int64]
     values: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
+    said: npt.NDArray[np.bool_]
 
 
 def read_history(records: Records, newest: int | None = None) -> History:
@@ -234,9 +238,10 @@ def read_history(records: Records, newest: int | None = None) -> History:
         items=np.where(mask, events["item"], 0).astype(np.uint64),
         ts=ts,
         gaps_s=gaps,
-        actions=events["action"].astype(np.int64),
+        actions=(events["action"] & (SAID - 1)).astype(np.int64),
         values=events["value"].astype(np.float32),
         mask=mask,
+        said=mask & (events["action"] >= SAID),
     )
 
 

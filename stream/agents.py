@@ -20,6 +20,7 @@ import numpy as np
 
 from profiles.errors import BadMessage, DriftlineError
 from profiles.events import (
+    Request,
     check_size,
     decode_request,
     decode_user,
@@ -32,9 +33,11 @@ from stream.chunks import Chunk, ChunkApp, ChunkSchema, Parsed
 from stream.codecs import DeadLetter, check_user_key
 from stream.erasing import take_erasures
 from stream.outputs import Cause
-from stream.publisher import Sent
+from stream.publisher import Message, Sent
 from stream.source import Source
 from stream.taking_events import EventRounds
+from stream.text_reader import Read
+from stream.words import Unread
 from stream.worker import Worker
 
 
@@ -127,12 +130,22 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
         cause = Cause("request", request.request_id, topic_id, chunk.partition, record.offset)
         requests.append((user, request, cause))
     answers = await worker.state.run(worker.path.answer, source, requests, time.time())
+    while isinstance(answers, Unread):
+        read = await worker.reader.read(answers)
+        answers = await worker.state.run(_answer, worker, source, requests, read)
     worker.metrics.recommendations.labels("request").inc(len(answers))
     sent = Sent()
     await _send_keys(worker, sent, source)
     await worker.publisher.send(sent, worker.topics.recommendations, chunk.partition, answers)
     await worker.send_dead(sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, [event], chunk.records[0].timestamp)
+
+
+def _answer(
+    worker: Worker, source: Source, requests: list[tuple[bytes, Request, Cause]], read: Read
+) -> list[Message] | Unread:
+    worker.path.note_read(read)
+    return worker.path.answer(source, requests, time.time())
 
 
 async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:

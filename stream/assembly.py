@@ -12,9 +12,11 @@ from profiles.broker_access import security_options
 from profiles.catalog import Catalog
 from profiles.config import Settings
 from profiles.encoder import base_sha256
+from profiles.item_text import item_text
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Expected
+from profiles.said import TextMemory
 from profiles.sealing import MasterKeys
 from profiles.settings.kafka import BrokerSettings
 from profiles.signing import load_trusted
@@ -35,6 +37,7 @@ from stream.release_feed import ReleaseFeed
 from stream.reporting import Reporting
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
+from stream.text_reader import TextReader
 from stream.worker import Worker
 
 
@@ -79,10 +82,12 @@ def build_worker(
     # Sorted, as the learner has them: the order of a settings file must not matter.
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     layout = RecordLayout.of(settings)
-    catalog = Catalog()
-    path = EventPath(layout, serving, actions, catalog, metrics)
+    catalog = Catalog(item_text(settings.data))
+    memory = TextMemory(settings.profile.texts, settings.profile.text_chars)
+    path = EventPath(layout, serving, actions, catalog, metrics, memory)
     delivery = Delivery(publisher, topics, ids, metrics, fail)
-    sweep = Sweep(path, delivery, language_model, state, metrics, serving.sweep_users)
+    reader = TextReader(language_model, delivery, metrics)
+    sweep = Sweep(path, delivery, language_model, reader, state, metrics, serving.sweep_users)
     partitions = Partitions(
         directory,
         settings.store,
@@ -146,6 +151,7 @@ def build_worker(
         reporting,
         sweep,
         language_model,
+        reader,
         publisher,
         delivery,
         state,

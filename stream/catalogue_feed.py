@@ -135,5 +135,5 @@ def _decode(record: Parsed) -> Item:
 def _texts(
     catalog: Catalog, rows: Rows
 ) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.uint64]]]:
-    texts = [catalog.items[row].full_text() for row in rows.tolist()]
+    texts = [catalog.text_of(catalog.items[row]) for row in rows.tolist()]
     return texts, catalog.text_keys[rows].copy()

@@ -28,6 +28,7 @@ from stream.cli_options import (
     AsJson,
     Bootstrap,
     Config,
+    Domain,
     HttpPort,
     at_address,
     print_json,
@@ -35,6 +36,7 @@ from stream.cli_options import (
 )
 from stream.dlq_cli import dlq_app
 from stream.doctor_cli import doctor
+from stream.domains_cli import domains_app
 from stream.import_cli import import_command
 from stream.keys_cli import keys_app
 from stream.rights_cli import audit_app, erase, export
@@ -52,6 +54,7 @@ app.add_typer(releases_app, name="releases")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
+app.add_typer(domains_app, name="domains")
 app.command("import")(import_command)
 app.command()(doctor)
 app.command()(export)
@@ -85,6 +88,7 @@ def broker(
         bool, typer.Option("--fetch-only", help="Only have Java and Kafka in the cache.")
     ] = False,
     config: Config = None,
+    domain: Domain = None,
 ) -> None:
     """Run a real Apache Kafka on this machine, with the topics made.
 
@@ -92,7 +96,7 @@ def broker(
     """
     from stream.broker import run_broker
 
-    settings = read_settings(config)
+    settings = read_settings(config, domain=domain)
     run_broker(
         port=port,
         data_dir=data_dir,
@@ -110,6 +114,7 @@ def worker(
     config: Config = None,
     bootstrap: Bootstrap = None,
     http_port: HttpPort = None,
+    domain: Domain = None,
 ) -> None:
     """Run a stream worker: events in, profiles and recommendations out.
 
@@ -119,7 +124,7 @@ def worker(
     """
     from stream.language_model import LanguageModel
 
-    settings = read_settings(config, bootstrap, http_port)
+    settings = read_settings(config, bootstrap, http_port, domain)
     # Its child process imports for seconds: it begins before this one imports the rest.
     language_model = LanguageModel(settings.model)
     with contextlib.closing(language_model):
@@ -134,6 +139,7 @@ def serve(
     port: ApiPort = None,
     config: Config = None,
     bootstrap: Bootstrap = None,
+    domain: Domain = None,
 ) -> None:
     """Run the HTTP API beside Kafka: recommendations, profiles, events (docs/http-api.md).
 
@@ -141,7 +147,7 @@ def serve(
     """
     from stream.api.serve import serve as serve_api
 
-    serve_api(at_address(read_settings(config, bootstrap), host, port))
+    serve_api(at_address(read_settings(config, bootstrap, domain=domain), host, port))
 
 
 @app.command()
@@ -150,6 +156,7 @@ def console(
     port: ApiPort = None,
     config: Config = None,
     bootstrap: Bootstrap = None,
+    domain: Domain = None,
 ) -> None:
     """Run the console: the HTTP API with pages for people on top.
 
@@ -158,12 +165,17 @@ def console(
     from learner.releases_cli import ReleaseDesk
     from stream.console.run import run_console
 
-    settings = at_address(read_settings(config, bootstrap), host, port)
+    settings = at_address(read_settings(config, bootstrap, domain=domain), host, port)
     run_console(settings, ReleaseDesk(settings))
 
 
 @app.command()
-def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPort = None) -> None:
+def learn(
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: HttpPort = None,
+    domain: Domain = None,
+) -> None:
     """Run the learner: rounds of LoRA fine-tuning, each a release if it passes the gate.
 
     Example: `driftline learn --http-port 9100`
@@ -175,7 +187,7 @@ def learn(config: Config = None, bootstrap: Bootstrap = None, http_port: HttpPor
     from learner.distributed import run_learners
     from profiles.metrics import LearnerMetrics
 
-    settings = read_settings(config, bootstrap, http_port)
+    settings = read_settings(config, bootstrap, http_port, domain)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -257,6 +269,7 @@ def replay(
     ] = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
+    domain: Domain = None,
 ) -> None:
     """Feed a data set into the topics: items, users, then events in time order.
 
@@ -268,7 +281,7 @@ def replay(
     from stream.replay import ReplayOptions
     from stream.replay import replay as replay_dataset
 
-    settings = read_settings(config, bootstrap)
+    settings = read_settings(config, bootstrap, domain=domain)
     dataset = load_dataset(data, path, _columns(mapping))
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -299,6 +312,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=4)] = 2,
     limit: Annotated[int | None, typer.Option(help="Replay only so many events.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Keep all data and logs here.")] = None,
+    domain: Domain = None,
 ) -> None:
     """The whole loop on this machine: Kafka, workers, learner, MovieLens-100K, a summary.
 
@@ -306,7 +320,9 @@ def demo(
     """
     from stream.demo import run_demo
 
-    run_demo(once=once, report=report, workers=workers, limit=limit, data_dir=data_dir)
+    run_demo(
+        once=once, report=report, workers=workers, limit=limit, data_dir=data_dir, domain=domain
+    )
 
 
 @app.command()

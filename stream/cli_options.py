@@ -14,6 +14,10 @@ from profiles.logs import configure_logs
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file of settings.", dir_okay=False)
 ]
+Domain = Annotated[
+    str | None,
+    typer.Option(help="Domain to run: a shipped name (`driftline domains list`) or a file."),
+]
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", "-b", help="Kafka address, host:port[,host:port].")
 ]
@@ -31,10 +35,13 @@ ApiPort = Annotated[
 
 
 def read_settings(
-    config: Path | None = None, bootstrap: str | None = None, http_port: int | None = None
+    config: Path | None = None,
+    bootstrap: str | None = None,
+    http_port: int | None = None,
+    domain: str | None = None,
 ) -> Settings:
     """Settings with the command line's own values on top, and logging configured by them."""
-    settings = load_settings(config)
+    settings = load_settings(config, domain)
     if bootstrap is not None:
         broker = settings.broker.model_copy(update={"bootstrap": bootstrap})
         settings = settings.model_copy(update={"broker": broker})

@@ -42,10 +42,16 @@ class Channel:
     message: type[msgspec.Struct] | None
     from_application: bool | None  # True: applications write it; None: driftline's own affair
     summary: str
+    also: tuple[type[msgspec.Struct], ...] = ()
+
+    @property
+    def messages(self) -> tuple[type[msgspec.Struct], ...]:
+        """Every kind of message, the usual one first."""
+        return () if self.message is None else (self.message, *self.also)
 
 
 CHANNELS = (
-    Channel("events", events.Event, True, "What users do."),
+    Channel("events", events.Event, True, "What users do.", (events.Saying,)),
     Channel("items", events.Item, True, "What can be recommended; a tombstone removes an item."),
     Channel("users", events.User, True, "What users say about themselves; a tombstone forgets it."),
     Channel("requests", events.Request, True, "Asks for recommendations now."),
@@ -69,7 +75,7 @@ CLOUD_EVENTS = {
 
 def schemas() -> dict[str, Json]:
     """JSON Schema of every message and what it holds, by name, referring to each other."""
-    messages = [channel.message for channel in CHANNELS if channel.message is not None]
+    messages = [message for channel in CHANNELS for message in channel.messages]
     _, components = msgspec.json.schema_components(
         messages, ref_template="#/components/schemas/{name}"
     )
@@ -117,21 +123,21 @@ def asyncapi() -> Json:
         }
         if channel.message is None:
             continue
-        name = channel.message.__name__
-        channels[channel.entity]["messages"] = {name: {"$ref": f"#/components/messages/{name}"}}
-        messages[name] = {
-            "name": name,
-            "title": channel.summary,
-            "contentType": "application/json",
-            "headers": {"$ref": "#/components/schemas/CloudEventsHeaders"},
-            "payload": {"$ref": f"#/components/schemas/{name}"},
-            "bindings": {
-                "kafka": {
-                    "key": {"type": "string", "description": f"the payload's {spec.key}"},
-                    "bindingVersion": "0.5.0",
-                }
-            },
-        }
+        for name in (message.__name__ for message in channel.messages):
+            channels[channel.entity]["messages"][name] = {"$ref": f"#/components/messages/{name}"}
+            messages[name] = {
+                "name": name,
+                "title": channel.summary,
+                "contentType": "application/json",
+                "headers": {"$ref": "#/components/schemas/CloudEventsHeaders"},
+                "payload": {"$ref": f"#/components/schemas/{name}"},
+                "bindings": {
+                    "kafka": {
+                        "key": {"type": "string", "description": f"the payload's {spec.key}"},
+                        "bindingVersion": "0.5.0",
+                    }
+                },
+            }
         if channel.from_application is not None:
             verb = "receive" if channel.from_application else "send"
             operations[f"{verb}{channel.entity.capitalize()}"] = {
@@ -184,9 +190,9 @@ def _topic_configuration(settings: Mapping[str, str]) -> Json:
 def documents() -> dict[str, str]:
     """Every generated file below docs/reference: its path and its text."""
     pages = {
-        f"schemas/{channel.message.__name__}.v1.json": _dump(standalone(channel.message.__name__))
+        f"schemas/{message.__name__}.v1.json": _dump(standalone(message.__name__))
         for channel in CHANNELS
-        if channel.message is not None
+        for message in channel.messages
     }
     return {
         **pages,

@@ -27,6 +27,7 @@ from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.rules import Rules, Ruling
+from profiles.said import DEFAULT_MEMORY, Tail, TextMemory, read_tail
 from profiles.scoring import queries, recalled
 from profiles.sealing import PROFILE
 from profiles.settings.serving import ServingSettings
@@ -34,16 +35,18 @@ from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
 from profiles.updater import interest_move
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
-from stream.codecs import to_batch
+from stream.codecs import to_batch, words_apart
 from stream.due import choose
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
 from stream.source import Outcome, Part, Source
+from stream.words import Unread, late, remember, unread
 
 
 @dataclass(slots=True)
 class Loaded:
-    """Profiles of a batch of users, as read; `fresh` marks users without a stored one."""
+    """Profiles of a batch of users, as read; `fresh` marks users without a stored one, `tails` are
+    what follows the records (`profiles.said`)."""
 
     users: list[bytes]
     records: Records
@@ -64,6 +67,7 @@ class EventPath:
         actions: Mapping[str, int],
         catalog: Catalog,
         metrics: WorkerMetrics,
+        memory: TextMemory = DEFAULT_MEMORY,
     ) -> None:
         self.layout = layout
         self.catalog = catalog
@@ -71,6 +75,7 @@ class EventPath:
         self.canary: Canary | None = None
         self.outcomes: dict[str, OutcomeSums] = {}
         self._settings = settings
+        self._memory = memory
         self._actions = actions
         self._action_names = list(actions)
         self._metrics = metrics
@@ -120,12 +125,13 @@ class EventPath:
         )
         return Loaded(list(users), records, tails, fresh)
 
-    def apply(self, parts: Sequence[Part], now_s: float) -> list[Outcome]:
+    def apply(self, parts: Sequence[Part], now_s: float) -> list[Outcome] | Unread:
         """Apply a round: the next events of some partitions, each of which occurs once.
 
         A user who stands in two partitions (a producer that chose them itself) has two profiles.
         """
-        columns = to_batch([part.decoded for part in parts], self.catalog, self._actions)
+        chunks = [words_apart(part.decoded, self._memory) for part in parts]
+        columns = to_batch(chunks, self.catalog, self._actions)
         batch, users = columns.batch, columns.users
         arms = self.arms(users)
         payloads: list[bytes | None] = []
@@ -135,6 +141,10 @@ class EventPath:
             payloads += stored
             new += is_new
         loaded = self._loaded(users, payloads, new)
+        words = np.flatnonzero(batch.item_rows < 0)
+        said = [(int(batch.users[at]), columns.events[at].text or "") for at in words.tolist()]
+        if missing := unread(arms, loaded.records, loaded.tails, said):
+            return missing
         touched = stale(loaded.records, arms) & (loaded.records["events"] > 0)
         self._metrics.profiles_rebuilt.labels("touch").inc(float(touched.sum()))
         applied_by_arm = apply_to_arms(
@@ -147,6 +157,11 @@ class EventPath:
         )
         applied = joined(applied_by_arm)
         self._count(batch, applied)
+        was_applied = set(applied.applied.tolist()) if said else ()
+        new_words = [
+            pair for at, pair in zip(words.tolist(), said, strict=True) if at in was_applied
+        ]
+        remember(loaded.records, loaded.tails, new_words, self._memory)
         for arm, own in zip(arms, applied_by_arm, strict=True):
             self._count_ranks(arm.space, [users[row] for row in batch.users[own.ranked]], own)
         for part in parts:
@@ -166,6 +181,8 @@ class EventPath:
         part_of = columns.chunk_of_user
         for row, message in self._recommend(loaded, due.rows, due.causes, arms, now_s):
             outputs[part_of[row]].append(message)
+        for arm in arms:
+            arm.space.texts.trim()
         written = encode_records(self.layout, loaded.records, loaded.tails)
         changelogs = [
             self._write(
@@ -184,11 +201,13 @@ class EventPath:
 
     def answer(
         self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float
-    ) -> list[Message]:
+    ) -> list[Message] | Unread:
         """Answer requests from the stored profiles, which they do not change."""
         users = [user for user, _, _ in requests]
         arms = self.arms(users)
         loaded = self.load(source, users)
+        if missing := unread(arms, loaded.records, loaded.tails):
+            return missing
         rebuild_stale(loaded.records, arms, self.catalog)
         answers = [
             Message(
@@ -203,7 +222,10 @@ class EventPath:
         return source.sealed(answers)
 
     def flush_due(self, source: Source, now_s: float, everything: bool = False) -> Outcome:
-        """Recommend to users who waited long enough; `everything`: to all who wait."""
+        """Recommend to users who waited long enough; `everything`: to all who wait.
+
+        Whoever must be rebuilt from words that are not read yet goes on waiting for the sweep.
+        """
         if self.space is None or source.closed:
             return Outcome([], [])
         waiting = source.owed.take(self._settings, now_s, everything)
@@ -211,6 +233,14 @@ class EventPath:
             return Outcome([], [])
         arms = self.arms(list(waiting))
         loaded = self.load(source, list(waiting))
+        for row in late(arms, loaded.records, loaded.tails):
+            user = loaded.users[row]
+            source.owed.users[user] = waiting.pop(user)
+        if not waiting:
+            return Outcome([], [])
+        if len(waiting) < len(loaded.users):
+            arms = self.arms(list(waiting))
+            loaded = self.load(source, list(waiting))
         rebuild_stale(loaded.records, arms, self.catalog)
         rows = np.arange(len(waiting))
         causes = [
@@ -241,13 +271,18 @@ class EventPath:
         names = [user for user, _ in users]
         loaded = self.load(source, names)
         mine = [arm for arm in self.arms(names) if arm.space is space]
-        rebuild_stale(loaded.records, mine, self.catalog)
+        waits = set(late(mine, loaded.records, loaded.tails))
+        ready = np.array([row for row in range(len(names)) if row not in waits], dtype=np.intp)
+        rebuild_stale(loaded.records, mine, self.catalog, ready)
         vectors = interest_move(space.head, texts)
         declared = np.array([bool(text) for _, text in users])
         loaded.records["interest"] = np.where(declared[:, None], vectors, 0.0)
         loaded.records["interest_release"] = np.where(declared, space.key, np.uint64(0))
         loaded.records["revision"] += 1
-        loaded.tails[:] = [text.encode() for _, text in users]
+        loaded.tails[:] = [
+            Tail(text, read_tail(tail).texts).to_bytes()
+            for (_, text), tail in zip(users, loaded.tails, strict=True)
+        ]
         return gone + self._save(source, loaded, now_s)
 
     def _nothing_left(
@@ -272,11 +307,12 @@ class EventPath:
 
     def sweep(
         self, source: Source, after: bytes | None, count: int, now_s: float
-    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str, Space]]]:
+    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str, Space]]] | Unread:
         """Rebuild the next slice of stale profiles.
 
         Returns: changelog messages, the last user looked at (None at the end), and users whose
-        declared interests need encoding, each with the space that serves her.
+        declared interests need encoding, each with the space that serves her; or what must be
+        read before this slice.
         """
         if source.closed:
             return [], None, []
@@ -300,13 +336,17 @@ class EventPath:
             last = None
         arms = self.arms(users)
         loaded = self.load(source, users)
+        if missing := unread(arms, loaded.records, loaded.tails):
+            return missing
         rebuild_stale(loaded.records, arms, self.catalog)
+        for arm in arms:
+            arm.space.texts.trim()
         interests = loaded.records["interest_release"]
         wanting = [
-            (users[at], loaded.tails[at].decode(), arm.space)
+            (users[at], declared, arm.space)
             for arm in arms
             for at in np.flatnonzero(arm.members & (interests != arm.space.key)).tolist()
-            if loaded.tails[at]
+            if (declared := read_tail(loaded.tails[at]).interests)
         ]
         self._metrics.profiles_rebuilt.labels("sweep").inc(len(users))
         return self._save(source, loaded, now_s), last, wanting
@@ -318,6 +358,9 @@ class EventPath:
         found = sum(payload is not None for payload in source.store.get_many(users))
         for user in users:
             source.owed.users.pop(user, None)
+        for space in self.resident:
+            # All of it: whose words are whose, only profiles know, and this one may be sealed.
+            space.texts.clear()
         watermark = source.store.watermark
         source.store.write(
             users,
@@ -334,6 +377,14 @@ class EventPath:
         if source.keys is None:
             return payloads
         return source.keys.open_profiles(users, payloads, source.store)
+
+    def note_read(self, read: Sequence[tuple[Space, list[str], Floats]]) -> None:
+        """Words that a language model has read, each (texts, vectors) for the space of its release.
+
+        In the same visit to the state thread as what needs them: `trim` may take them again.
+        """
+        for space, texts, vectors in read:
+            space.texts.put(texts, vectors)
 
     def _keys_of(self, users: Sequence[bytes]) -> list[int]:
         """Key of the space that serves each user; a block at a time, since arms are hashed."""

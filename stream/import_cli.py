@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiles.errors import SettingsError
-from stream.cli_options import AsJson, Bootstrap, Config, print_json, read_settings
+from stream.cli_options import AsJson, Bootstrap, Config, Domain, print_json, read_settings
 
 if TYPE_CHECKING:
     from stream.importing.run import ImportReport
@@ -35,6 +35,7 @@ def import_command(
     ] = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
+    domain: Domain = None,
     as_json: AsJson = False,
 ) -> None:
     """Import events that another system exported: Segment, GA4, Gorse, Personalize, MovieLens.
@@ -48,14 +49,15 @@ def import_command(
     """
     from stream.importing import ImportOptions, import_file
 
+    settings = read_settings(config, bootstrap, domain=domain)
     options = ImportOptions(
         format_name,
         rejects or Path(f"{file.name}.rejects.jsonl"),
-        _renamed(action or []),
+        {**settings.data.event_names, **_renamed(action or [])},
         items,
         dry_run,
     )
-    report = import_file(file, options, read_settings(config, bootstrap))
+    report = import_file(file, options, settings)
     if as_json:
         print_json(report)
     else:

@@ -18,8 +18,11 @@ from profiles.space import Space
 from stream.delivery import Delivery
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
+from stream.publisher import Message
 from stream.source import Outcome, Source
 from stream.state_thread import StateThread
+from stream.text_reader import Read, TextReader
+from stream.words import Unread
 
 log = get_logger("stream.sweep")
 
@@ -32,6 +35,7 @@ class Sweep:
         path: EventPath,
         delivery: Delivery,
         language_model: LanguageModel,
+        reader: TextReader,
         state: StateThread,
         metrics: WorkerMetrics,
         slice_users: int,
@@ -39,6 +43,7 @@ class Sweep:
         self._path = path
         self._delivery = delivery
         self._language_model = language_model
+        self._reader = reader
         self._state = state
         self._metrics = metrics
         self._slice_users = slice_users
@@ -73,17 +78,25 @@ class Sweep:
         arrangement = self._path.arrangement
         after: bytes | None = None
         wanting: list[tuple[bytes, str, Space]] = []
+        unread: Unread | None = None
+        read: Read = []
         users = 0
 
         async def rebuilt() -> Outcome:
-            nonlocal after, wanting
-            messages, after, wanting = await self._state.run(
-                self._path.sweep, source, after, self._slice_users, time.time()
-            )
+            nonlocal after, wanting, unread
+            found = await self._state.run(self._slice, source, after, read)
+            unread = found if isinstance(found, Unread) else None
+            if isinstance(found, Unread):
+                return Outcome([], [])
+            messages, after, wanting = found
             return Outcome(messages, [])
 
         while arrangement == self._path.arrangement:
             outcome = await self._delivery.change(source, rebuilt())
+            if unread is not None:  # outside of `change`: events go on meanwhile
+                read = await self._reader.read(unread)
+                continue
+            read = []
             users += len(outcome.changelog)
             self._metrics.profiles_stale.dec(len(outcome.changelog))
             for space in self._path.resident:
@@ -93,6 +106,12 @@ class Sweep:
             if after is None:
                 break
         return users
+
+    def _slice(
+        self, source: Source, after: bytes | None, read: Read
+    ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str, Space]]] | Unread:
+        self._path.note_read(read)
+        return self._path.sweep(source, after, self._slice_users, time.time())
 
     async def _declare(
         self, source: Source, wanting: list[tuple[bytes, str]], space: Space

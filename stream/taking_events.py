@@ -2,7 +2,8 @@
 
 Faust hands over one chunk at a time; what arrives while a round is worked on is the next one
 (`stream.rounds`).  A partition with an event of an item that the catalogue does not have yet is
-left out: it waits for the item, by itself, and the others go on.
+left out: it waits for the item, by itself, and the others go on.  So is one with words that the
+language model has not read yet (`stream.words`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from typing import Any
 
 from stream.admission import admit
 from stream.chunks import ChunkApp
-from stream.codecs import Decoded, decode_chunk, drop_unknown, rows_of, unknown_items
+from stream.codecs import (
+    Decoded,
+    decode_chunk,
+    drop_unknown,
+    lacking,
+    rows_of,
+    unknown_items,
+)
 from stream.publisher import Sent
 from stream.rounds import Rounds, Taken, by_partition
 from stream.source import Outcome, Part, Source
+from stream.text_reader import Read
+from stream.words import Unread
 from stream.worker import Worker
 
 
@@ -104,18 +114,22 @@ class EventRounds:
         worker.metrics.batch_events.observe(sum(len(s.taken.chunk.records) for s in shares))
 
     async def _take_late(self, share: Share, decoded: Decoded) -> None:
-        """The rare case: an event of an item that the catalogue lacks, or has no vector for yet."""
+        """The rare case: an event of an item that the catalogue lacks, or has no vector for yet,
+        or words that are still to be read."""
         worker = self._worker
         try:
             missing = unknown_items(decoded, worker.path.catalog)
             if missing:
                 await worker.catalogue.wait_for(missing, worker.settings.catalogue_wait_s)
-            outcome = None
-            while outcome is None:
+            outcome: Outcome | Unread | None = None
+            while not isinstance(outcome, Outcome):
                 await worker.catalogue.fill_all()
+                read = await worker.reader.read(outcome) if outcome is not None else []
                 async with share.source.order:
-                    decoded, outcome = await worker.state.run(self._apply_known, share, decoded)
-                    if outcome is not None:
+                    decoded, outcome = await worker.state.run(
+                        self._apply_known, share, decoded, read
+                    )
+                    if isinstance(outcome, Outcome):
                         await worker.send_outcome(share.sent, share.taken.chunk, outcome)
             await self._follow(share, decoded, outcome)
             await self._rounds.release(share.source.number)
@@ -134,8 +148,8 @@ class EventRounds:
     # --- on the state thread ---------------------------------------------------------------------
 
     def _try_apply(self, shares: Sequence[Share]) -> list[tuple[Decoded, Outcome | None]]:
-        """The usual case in one visit: every item known and encoded.  None for a partition that
-        has one which is not."""
+        """The usual case in one visit: every item known and encoded, all words read.  None for a
+        partition that has one which is not."""
         now_s, rules = time.time(), self._worker.rules
         decoded = [
             self._admitted(share, decode_chunk(share.taken.chunk.records, rules, now_s))
@@ -144,8 +158,15 @@ class EventRounds:
         ready = [at for at, events in enumerate(decoded) if self._encoded(events)]
         outcomes: list[Outcome | None] = [None] * len(shares)
         parts = [shares[at].part(decoded[at]) for at in ready]
-        for at, outcome in zip(ready, self._apply(parts), strict=True):
-            outcomes[at] = outcome
+        applied = self._apply(parts)
+        if isinstance(applied, Unread):
+            # Nothing was done: whose words they are shows when each partition is tried alone.
+            alone = [self._apply([part]) for part in parts]
+            for at, one in zip(ready, alone, strict=True):
+                outcomes[at] = None if isinstance(one, Unread) else one[0]
+        else:
+            for at, outcome in zip(ready, applied, strict=True):
+                outcomes[at] = outcome
         return list(zip(decoded, outcomes, strict=True))
 
     def _admitted(self, share: Share, decoded: Decoded) -> Decoded:
@@ -158,14 +179,18 @@ class EventRounds:
             erased.labels(what).inc(count)
         return admitted
 
-    def _apply_known(self, share: Share, decoded: Decoded) -> tuple[Decoded, Outcome | None]:
+    def _apply_known(
+        self, share: Share, decoded: Decoded, read: Read
+    ) -> tuple[Decoded, Outcome | Unread | None]:
         """After waiting: what is still unknown is dead; None if a vector is still missing."""
+        self._worker.path.note_read(read)
         decoded = drop_unknown(decoded, self._worker.path.catalog)
         if not self._encoded(decoded):
             return decoded, None
-        return decoded, self._apply([share.part(decoded)])[0]
+        applied = self._apply([share.part(decoded)])
+        return decoded, applied if isinstance(applied, Unread) else applied[0]
 
-    def _apply(self, parts: Sequence[Part]) -> list[Outcome]:
+    def _apply(self, parts: Sequence[Part]) -> list[Outcome] | Unread:
         if not parts:
             return []
         with self._worker.metrics.batch_seconds.labels("apply").time():
@@ -175,5 +200,9 @@ class EventRounds:
         """Whether the item of every event is known and has a vector in every resident space."""
         path = self._worker.path
         rows = rows_of(decoded.events, path.catalog)
+        if (rows < 0).any():
+            if lacking(decoded, rows):
+                return False
+            rows = rows[rows >= 0]  # words have no item
         # Resident spaces cover the whole catalogue: a flip and every item message see to that.
-        return bool((rows >= 0).all() and all(space.known[rows].all() for space in path.resident))
+        return all(bool(space.known[rows].all()) for space in path.resident)

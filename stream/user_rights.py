@@ -20,6 +20,7 @@ from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError
 from profiles.events import Erasure, Receipt, check_key, decode_json, encode
 from profiles.pseudonyms import Pseudonyms, names_of
+from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import DEAD_LETTERED, Topics
@@ -35,12 +36,14 @@ POLL_S = 0.5
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """One event of the bounded history.  `item_id` is None when the catalogue lacks the item."""
+    """One event of the bounded history.  `item_id` is None when the catalogue lacks the item, and
+    where the event was words: `text` has them while they are remembered."""
 
     item_id: str | None
     action: str
     value: float
     ts: float
+    text: str | None = None
 
 
 class ProfileExport(msgspec.Struct, frozen=True):
@@ -173,12 +176,14 @@ def _profile(settings: Settings, topics: Topics, payload: bytes) -> ProfileExpor
     records, tails = decode_records(RecordLayout.of(settings), [payload])
     history = read_history(records)
     kept = history.mask[0]
+    tail = read_tail(tails[0])
+    words = {text_key(text): text for text in tail.texts}
     return ProfileExport(
         int(records["events"][0]),
         int(records["revision"][0]),
         float(records["last_ts"][0]),
         [
-            Remembered(names.get(item), actions[action], value, ts)
+            Remembered(names.get(item), actions[action], value, ts, words.get(item))
             for item, action, value, ts in zip(
                 history.items[0, kept].tolist(),
                 history.actions[0, kept].tolist(),
@@ -189,7 +194,7 @@ def _profile(settings: Settings, topics: Topics, payload: bytes) -> ProfileExpor
         ],
         records["profile"][0].tolist(),
         records["interest"][0].tolist(),
-        tails[0].decode(),
+        tail.interests,
     )
 
 

@@ -25,6 +25,7 @@ from stream.reporting import Reporting
 from stream.source import Outcome, Source
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
+from stream.text_reader import TextReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Worker:
     reporting: Reporting
     sweep: Sweep
     language_model: LanguageModel
+    reader: TextReader
     publisher: Publisher
     delivery: Delivery
     state: StateThread

@@ -18,6 +18,12 @@ class ProfileSettings(BaseModel):
 
     history: int = Field(75, ge=4, le=1000, description="events kept for a rebuild at a swap")
     recent_ids: int = Field(16, ge=1, le=256, description="event ids kept to spot duplicates")
+    texts: int = Field(
+        8, ge=0, le=100, description="words of events kept for a rebuild, so many texts a user"
+    )
+    text_chars: int = Field(
+        200, ge=1, le=2000, description="characters of each text that are read and kept"
+    )
     seen_bytes: int = Field(256, ge=32, le=8192, description="Bloom filter of seen items")
     precision: Literal["float32", "float16"] = Field(
         "float16", description="of the vectors in a stored profile; the arithmetic is float32"

@@ -47,7 +47,7 @@ REFUSALS = {
 _AT_S = 1_764_081_360.0
 _REASON = events.Reason("history", 0.7, "tent-1", "Two-person tent", "outdoor")
 EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
-    EventIn: EventIn("alice", "tent-1", "like"),
+    EventIn: EventIn(user_id="alice", item_id="tent-1", action="like"),
     Accepted: Accepted(["7f0c6a52c0b74f6c8f3d1f2b9d3c1a10"]),
     events.User: events.User("bob", "camping with children, light gear"),
     ErasureIn: ErasureIn("alice", "asked by letter"),

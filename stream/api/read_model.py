@@ -12,7 +12,7 @@ recommendations a worker is asked instead.  Everything runs on the event loop: n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from profiles.events import Recommendation, decode_item, decode_json, key64
 from profiles.fences import is_fence
 from profiles.key_store import KeyMap
 from profiles.pseudonyms import Pseudonyms, names_of
+from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import Topics
@@ -103,10 +104,12 @@ class ReadModel:
             payload = payload or self._opened(PROFILE, user, self._profiles.get(user))
         if payload is None:
             return None
-        records, (interests,) = decode_records(self._layout, [payload])
+        records, (stored,) = decode_records(self._layout, [payload])
+        tail = read_tail(stored)
+        words = {text_key(text): text for text in tail.texts}
         history = read_history(records)
         past = [
-            self._past(*columns)
+            self._past(*columns, words)
             for columns in zip(
                 history.items[0].tolist(),
                 history.actions[0].tolist(),
@@ -122,7 +125,7 @@ class ReadModel:
             int(records["events"][0]),
             float(records["last_ts"][0]),
             next((n.release_id for n in self._board.all() if key64(n.release_id) == key), ""),
-            interests.decode(),
+            tail.interests,
             past,
             dict(tags.most_common()),
         )
@@ -146,10 +149,13 @@ class ReadModel:
         """Whose profile changed last, newest first."""
         return [user.decode("utf-8", "replace") for user in self._profiles.newest_first(count)]
 
-    def _past(self, key: int, action: int, ts: float, value: float) -> PastEvent:
+    def _past(
+        self, key: int, action: int, ts: float, value: float, words: Mapping[int, str]
+    ) -> PastEvent:
         item = self._items.get(self._item_of.get(key, ""), CatalogueItem("", "", []))
         name = self._actions[action] if action < len(self._actions) else ""
-        return PastEvent(item.item_id, item.title, name, ts, value, item.tags)
+        text = words.get(key, "")
+        return PastEvent(item.item_id, item.title, name, ts, value, item.tags, text)
 
     def _take_item(self, record: Record) -> None:
         item_id = (record.key or b"").decode("utf-8", "replace")

@@ -6,22 +6,24 @@ from typing import Annotated
 
 import msgspec
 
-from profiles.events import Context, Id, ReleaseNotice
+from profiles.events import Context, Id, ReleaseNotice, Said
 
 MAX_EVENTS = 1_000
 
 MaybeId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None
 
 
-class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An event as it is posted: `ts` is now and `event_id` a new one unless given.
+class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An event as it is posted: `ts` is now and `event_id` a new one unless given; `item_id` may
+    be left out where `text` (a search, a question) is all there is.
 
     A request that is tried again should carry its `event_id`: workers count it once.
     """
 
     user_id: Id
-    item_id: Id
+    item_id: MaybeId = None
     action: Id
+    text: Said | None = None
     ts: float | None = None
     value: float | None = None
     event_id: MaybeId = None
@@ -58,7 +60,8 @@ class ErasureAccepted(msgspec.Struct, frozen=True):
 
 
 class PastEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event that a profile remembers.  `item_id` is empty if the catalogue lost the item."""
+    """An event that a profile remembers.  `item_id` is empty if the catalogue lost the item, and
+    where the event was words: `text` has them while they are remembered."""
 
     item_id: str
     title: str
@@ -66,6 +69,7 @@ class PastEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     ts: float
     value: float
     tags: list[str] = []
+    text: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True):

@@ -95,10 +95,11 @@ def _event(posted: EventIn, now_s: float) -> Event:
     return Event(
         posted.event_id or uuid.uuid4().hex,
         posted.user_id,
-        posted.item_id,
+        posted.item_id or "",
         posted.action,
         now_s if posted.ts is None else posted.ts,
         posted.value,
         posted.session_id,
         posted.context,
+        posted.text,
     )

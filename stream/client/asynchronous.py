@@ -115,8 +115,10 @@ class AsyncDriftline:
         event_id: str | None = None,
         session_id: str | None = None,
         context: Context | None = None,
+        text: str | None = None,
     ) -> Event:
-        """Send one event; `ts` is now and `event_id` a new one unless given.
+        """Send one event; `ts` is now and `event_id` a new one unless given; `text` is what the
+        user said about the item.
 
         Raises: BadMessage when a worker would refuse it; BrokerError.
         """
@@ -129,9 +131,19 @@ class AsyncDriftline:
             value,
             session_id,
             context,
+            text,
         )
         await self.send([event])
         return event
+
+    async def say(
+        self, user_id: str, text: str, action: str, *, event_id: str | None = None
+    ) -> Event:
+        """Send words that are about no item: a search, a question, a comment.
+
+        Raises: as `act`.
+        """
+        return await self.act(user_id, "", action, text=text, event_id=event_id)
 
     async def send(self, events: Iterable[Event]) -> int:
         """Send events; the same `event_id` again is the same event again.  Returns how many.

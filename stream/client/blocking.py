@@ -75,6 +75,7 @@ class Driftline:
         event_id: str | None = None,
         session_id: str | None = None,
         context: Context | None = None,
+        text: str | None = None,
     ) -> Event:
         """Send one event."""
         return self._wait(
@@ -87,8 +88,13 @@ class Driftline:
                 event_id=event_id,
                 session_id=session_id,
                 context=context,
+                text=text,
             )
         )
+
+    def say(self, user_id: str, text: str, action: str, *, event_id: str | None = None) -> Event:
+        """Send words that are about no item: a search, a question, a comment."""
+        return self._wait(self._client.say(user_id, text, action, event_id=event_id))
 
     def send(self, events: Iterable[Event]) -> int:
         """Send events."""

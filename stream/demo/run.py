@@ -65,6 +65,7 @@ def run_demo(
     limit: int | None = None,
     data_dir: Path | None = None,
     replay_s: float | None = None,
+    domain: str | None = None,
 ) -> dict[str, Any]:  # Any: figures of several kinds, as they go into the JSON object
     """Run it; with `once`, end after the summary, whose JSON is the last line on stdout.
 
@@ -73,6 +74,7 @@ def run_demo(
         limit: replay only the first so many events.
         data_dir: a new or empty directory for everything that is kept; default a temporary one.
         replay_s: how long the events are spread over.
+        domain: name or file of a domain that has the action `rate`.
     Raises: DriftlineError: a process ended early, nothing got ready in time, or the oracle found
         a broken promise.  SystemExit after SIGINT (130) or SIGTERM (143).
     """
@@ -83,7 +85,7 @@ def run_demo(
             stack.enter_context(sigterm_unwinds())
             root = stack.enter_context(demo_directory(data_dir))
             dataset = load_dataset("movielens")
-            demo = _Demo(stack, root, dataset, limit, workers, once, began_s)
+            demo = _Demo(stack, root, dataset, limit, workers, once, began_s, domain)
             demo.prepare()
             outcome = demo.run(replay_s)
             figures = outcome.as_dict()
@@ -117,6 +119,7 @@ class _Demo:
         workers: int,
         once: bool,
         began_s: float,
+        domain: str | None,
     ) -> None:
         self._stack = stack
         self._root = root
@@ -125,6 +128,7 @@ class _Demo:
         self._number = workers
         self._once = once
         self._began_s = began_s
+        self._domain = domain
         self._is_terminal = sys.stderr.isatty() and not once
         self._view: View = Screen() if self._is_terminal else Lines()
         stack.callback(self._view.close)
@@ -144,7 +148,7 @@ class _Demo:
                 self._root / "kafka", server_properties=KAFKA_PROPERTIES, stop_timeout_s=10.0
             )
             bootstrap = self._stack.enter_context(kafka).bootstrap
-        self._setup: Setup = make_setup(self._root, bootstrap, self._total)
+        self._setup: Setup = make_setup(self._root, bootstrap, self._total, self._domain)
         settings = self._setup.settings
         self._topics = Topics.under(settings.topics.prefix)
         create_topics(bootstrap, topic_specs(settings.topics.prefix, settings.topics.partitions))

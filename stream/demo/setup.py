@@ -54,8 +54,11 @@ def external_kafka() -> str | None:
     return os.environ.get("DRIFTLINE_BROKER__BOOTSTRAP") or None
 
 
-def make_setup(root: Path, bootstrap: str, events: int) -> Setup:
-    """Write `driftline.toml` for a replay of so many events.  Raises: SettingsError."""
+def make_setup(root: Path, bootstrap: str, events: int, domain: str | None = None) -> Setup:
+    """Write `driftline.toml` for a replay of so many events, laid over a domain if one is named.
+
+    Raises: SettingsError, also for a domain that has no ratings.
+    """
     prefix = f"demo-{secrets.token_hex(4)}" if external_kafka() else "driftline"
     sections: dict[str, dict[str, str | int | float]] = {
         "broker": {"bootstrap": bootstrap},
@@ -84,12 +87,20 @@ def make_setup(root: Path, bootstrap: str, events: int) -> Setup:
     file = root / "driftline.toml"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in OURS}
-    return Setup(_read(file, sections), file, environment)
+    if domain is not None:
+        environment["DRIFTLINE_DOMAIN"] = domain
+    settings = _read(file, sections, domain)
+    if "rate" not in settings.actions:
+        raise SettingsError(
+            "the demo plays MovieLens, whose events are `rate`, an action that these settings lack "
+            f"({', '.join(settings.actions)}); use --domain video, or none"
+        )
+    return Setup(settings, file, environment)
 
 
-def _read(file: Path, ours: Mapping[str, Mapping[str, object]]) -> Settings:
+def _read(file: Path, ours: Mapping[str, Mapping[str, object]], domain: str | None) -> Settings:
     """The file's settings under the environment's, but for what is ours alone."""
-    settings = load_settings(file)
+    settings = load_settings(file, domain)
     fixed = {"broker": ["bootstrap"], "topics": ["prefix"], "store": ["directory", "releases"]}
     updates: dict[str, object] = {}
     for section, names in {**fixed, "serving": ["group"], "learner": ["group"]}.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,13 @@ class Catalogue:
     first_ms: npt.NDArray[np.int64]
 
 
-def read_catalogue(records: Iterable[Raw]) -> Catalogue:
-    """Take in item messages; what is no item is passed over, as is a tombstone."""
+def read_catalogue(
+    records: Iterable[Raw], parts: Sequence[str] = ("{title}", "{tags}", "{text}")
+) -> Catalogue:
+    """Take in item messages; what is no item is passed over, as is a tombstone.
+
+    `parts`: what the language model reads of an item (`data.item_text`).
+    """
     rows: dict[str, int] = {}
     texts: list[str] = []
     stable: list[bool] = []
@@ -42,7 +48,7 @@ def read_catalogue(records: Iterable[Raw]) -> Catalogue:
         name = item.get("item_id")
         if not isinstance(name, str) or not name or record.key != name.encode():
             continue
-        text = _text(item)
+        text = _text(item, parts)
         row = rows.setdefault(name, len(texts))
         if row == len(texts):
             texts.append(text)
@@ -71,11 +77,20 @@ def _object(payload: bytes | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _text(item: dict[str, Any]) -> str:
-    """What the contract says that the language model reads: title, tags, body.
+def _text(item: dict[str, Any], parts: Sequence[str]) -> str:
+    """What the contract says that the language model reads.
 
-    >>> _text({"title": "Heat", "tags": ["Crime"]})
-    'Heat. Crime'
+    >>> _text({"title": "Heat", "attributes": {"year": 1995}},
+    ...       ["{title}", "by {attributes.by}", "of {attributes.year}"])
+    'Heat. of 1995'
     """
-    parts = [item.get("title", ""), ", ".join(item.get("tags", [])), item.get("text", "")]
-    return ". ".join(part for part in parts if part)
+    found = {"title": item.get("title", ""), "tags": ", ".join(item.get("tags", []))}
+    found["text"] = item.get("text", "")
+    for name, value in item.get("attributes", {}).items():
+        found[f"attributes.{name}"] = "" if value is None else str(value)
+    filled = []
+    for part in parts:
+        fields = re.findall(r"{(.+?)}", part)
+        if all(found.get(field) for field in fields):
+            filled.append(re.sub(r"{(.+?)}", lambda match: found[match[1]], part))
+    return ". ".join(text for text in filled if text)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.config import Settings
+from profiles.events import key64
 from profiles.head import Floats
 from stream.oracle.catalogue import Catalogue
 from stream.oracle.records import Raw
@@ -29,6 +30,7 @@ Place = tuple[int, int]
 
 MAX_ID_LENGTH = 256
 MAX_CONTEXT = 32
+MAX_SAID = 2_000
 MAX_VALUE = 1e30
 KEPT_VALUE = 1e9
 
@@ -38,8 +40,10 @@ class Ledger:
     """Events that count, sorted by user, each user's in the order of application.
 
     Rows of user u are `first[u]` up to `first[u] + count[u]`.  Shapes: first, count (U,); items
-    (catalogue rows), item_keys, actions, values, ts, partitions, offsets (E,).  `dead`: place to
-    reason of every event that breaks a rule; `appended_ms`: when each record was appended.
+    (catalogue rows; of words, N and on: rows of `texts` behind the catalogue's N), item_keys,
+    actions, values, ts, partitions, offsets (E,).  `dead`: place to reason of every event that
+    breaks a rule; `appended_ms`: when each record was appended; `kept_texts`: how many words of a
+    user are remembered.
     """
 
     produced: int
@@ -57,13 +61,23 @@ class Ledger:
     offsets: Ints
     dead: dict[Place, str]
     appended_ms: dict[Place, int]
+    texts: tuple[str, ...]
+    said: npt.NDArray[np.bool_]
+    kept_texts: int
+
+    def forgotten(self, user: int, count: int, history: int) -> Ints:
+        """Numbers of words that a profile of `count` events no longer remembers, though they are
+        among its last `history`."""
+        numbers = np.arange(max(0, count - history), count)
+        words: Ints = numbers[self.said[self.first[user] + numbers]]
+        return words[: max(0, len(words) - self.kept_texts)]
 
 
 @dataclass(slots=True)
 class _Log:
     """One user's events while they are being collected."""
 
-    recent: deque[str]
+    recent: deque[tuple[str, bool]]
     rows: list[tuple[int, int, float, float, int, int]] = field(default_factory=list)
 
 
@@ -79,6 +93,7 @@ def keep_ledger(
     dead: dict[Place, str] = {}
     appended_ms: dict[Place, int] = {}
     repeated = 0
+    texts: dict[str, int] = {}
     for record in records:
         place = (record.partition, record.offset)
         appended_ms[place] = record.timestamp_ms
@@ -90,13 +105,15 @@ def keep_ledger(
         log = logs.get(record.key)
         if log is None:
             log = logs[record.key] = _Log(deque(maxlen=settings.profile.recent_ids))
-        if event["event_id"] in log.recent:
-            repeated += 1
-            continue
-        log.recent.append(event["event_id"])
         value = max(-KEPT_VALUE, min(KEPT_VALUE, event.get("value") or 0.0))
-        item, action = catalogue.rows[event["item_id"]], actions[event["action"]]
-        log.rows.append((item, action, value, event["ts"], *place))
+        action, behind = actions[event["action"]], len(catalogue.ids)
+        for is_said, item in _parts(event, catalogue, texts, settings.profile.text_chars):
+            if (event["event_id"], is_said) in log.recent:
+                repeated += 1
+                continue
+            log.recent.append((event["event_id"], is_said))
+            row = behind + item if is_said else item
+            log.rows.append((row, action, value, event["ts"], *place))
     rows = [row for log in logs.values() for row in log.rows]
     columns = list(zip(*rows, strict=True)) or [()] * 6
     items = np.array(columns[0], dtype=np.int64)
@@ -109,7 +126,9 @@ def keep_ledger(
         first=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)[: len(count)],
         count=count,
         items=items,
-        item_keys=catalogue.keys[items],
+        item_keys=np.concatenate(
+            [catalogue.keys, np.array([key64("\x00" + text) for text in texts], np.uint64)]
+        )[items],
         actions=np.array(columns[1], dtype=np.int64),
         values=np.array(columns[2], dtype=np.float32),
         ts=np.array(columns[3], dtype=np.float64),
@@ -117,7 +136,24 @@ def keep_ledger(
         offsets=np.array(columns[5], dtype=np.int64),
         dead=dead,
         appended_ms=appended_ms,
+        texts=tuple(texts),
+        said=items >= len(catalogue.ids),
+        kept_texts=settings.profile.texts,
     )
+
+
+def _parts(
+    event: dict[str, Any], catalogue: Catalogue, texts: dict[str, int], chars: int
+) -> list[tuple[bool, int]]:
+    """What an event counts as: what was said (its number among `texts`), then what was done (the
+    row of its item)."""
+    parts = []
+    if event.get("text") is not None:
+        said = event["text"].strip()[:chars]
+        parts.append((True, texts.setdefault(said, len(texts))))
+    if event.get("item_id"):
+        parts.append((False, catalogue.rows[event["item_id"]]))
+    return parts
 
 
 def dead_places(records: Iterable[Raw]) -> tuple[int, dict[Place, str]]:
@@ -159,7 +195,11 @@ def _judge(
         return {}, "malformed"
     if not _fits(event):
         return {}, "invalid"
-    if not _is_text(event["user_id"], event["event_id"], event["item_id"], event["action"]):
+    names = (event["user_id"], event["event_id"], event.get("item_id") or "", event["action"])
+    if not _is_text(*names):
+        return event, "bad-text"
+    text = event.get("text")
+    if text is not None and not (_is_utf8(text) and text.strip()):
         return event, "bad-text"
     if abs(event.get("value") or 0.0) > MAX_VALUE:
         return event, "bad-value"
@@ -172,6 +212,8 @@ def _judge(
         return event, "wrong-key"
     if event["action"] not in actions:
         return event, "unknown-action"
+    if not event.get("item_id"):
+        return event, None
     row = catalogue.rows.get(event["item_id"])
     if row is None:
         return event, "unknown-item"
@@ -181,18 +223,25 @@ def _judge(
 
 
 def _fits(event: Any) -> bool:
-    """Whether it has the fields of an event, of the right types."""
-    if not isinstance(event, dict):
-        return False
-    for name in ("event_id", "user_id", "item_id", "action"):
-        text = event.get(name)
-        if not isinstance(text, str) or not 0 < len(text) <= MAX_ID_LENGTH:
+    """Whether it has the fields of an event, of the right types: on an item, or words alone."""
+    return isinstance(event, dict) and (_is_event(event, True) or _is_event(event, False))
+
+
+def _is_event(event: dict[str, Any], has_item: bool) -> bool:
+    for name in ("event_id", "user_id", "action", *(["item_id"] if has_item else [])):
+        found = event.get(name)
+        if not isinstance(found, str) or not 0 < len(found) <= MAX_ID_LENGTH:
             return False
     session, context = event.get("session_id"), event.get("context")
+    text = event.get("text")
+    if not has_item and (text is None or event.get("item_id") not in (None, "")):
+        return False
     # A field that comes twice must be right both times, though the last one counts.
     if isinstance(event, _Repeated):
-        return all(_fits({**event, name: value}) for name, value in event.fields)
+        return all(_is_event({**event, name: value}, has_item) for name, value in event.fields)
     return (
+        text is None or (isinstance(text, str) and 0 < len(text) <= MAX_SAID and _is_utf8(text))
+    ) and (
         _is_number(event.get("ts"))
         and (event.get("value") is None or _is_number(event["value"]))
         and (

@@ -7,7 +7,7 @@ between has had several vectors: it stays unknown, and who has it is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from profiles.head import Floats, Head, embed_items
 from profiles.registry import ReleaseStore
 from profiles.release import Expected, Manifest, Release, open_release, read_manifest
 from profiles.settings.learning import ModelSettings
+from profiles.updater import KNOWN_ITEM_EVENTS
 from stream.oracle.catalogue import Catalogue
 
 Encode = Callable[[Release, list[str]], Floats]
@@ -27,13 +28,18 @@ Encode = Callable[[Release, list[str]], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One release over the catalogue.  Shapes: vectors (N, D), bias (N,), known (N,)."""
+    """One release over the catalogue.
+
+    Shapes: vectors (N, D), bias (N,), known (N,); read (N + M, D) also has the M texts that users
+    said.
+    """
 
     manifest: Manifest
     head: Head
     vectors: Floats
     bias: Floats
     known: npt.NDArray[np.bool_]
+    read: Floats
 
     @property
     def release_id(self) -> str:
@@ -41,7 +47,11 @@ class Model:
 
 
 def load_models(
-    store: ReleaseStore, wanted: Iterable[int], catalogue: Catalogue, encode: Encode
+    store: ReleaseStore,
+    wanted: Iterable[int],
+    catalogue: Catalogue,
+    encode: Encode,
+    texts: Sequence[str] = (),
 ) -> dict[int, Model]:
     """Models of those wanted releases (hashed names) that the store has whole and unharmed."""
     keys = set(wanted)
@@ -52,12 +62,14 @@ def load_models(
                 release = _open(store, name)
             except ReleaseRefused:
                 continue
-            models[key64(name)] = lay_over(release, catalogue, encode)
+            models[key64(name)] = lay_over(release, catalogue, encode, texts)
     return models
 
 
-def lay_over(release: Release, catalogue: Catalogue, encode: Encode) -> Model:
-    """A release's vectors by catalogue row."""
+def lay_over(
+    release: Release, catalogue: Catalogue, encode: Encode, texts: Sequence[str] = ()
+) -> Model:
+    """A release's vectors by catalogue row, and behind them of the texts that users said."""
     table = release.items
     size, dim = len(catalogue.ids), release.head.shape.dim
     at = {key: row for row, key in enumerate(table.keys.tolist())}
@@ -74,7 +86,13 @@ def lay_over(release: Release, catalogue: Catalogue, encode: Encode) -> Model:
         nothing = np.zeros((len(fresh), dim), dtype=np.float32)
         vectors[fresh] = embed_items(release.head, text, nothing, np.zeros(len(fresh), np.float32))
         known[fresh] = True
-    return Model(release.manifest, release.head, vectors, bias, known)
+    read = vectors
+    if texts:
+        nothing = np.zeros((len(texts), dim), dtype=np.float32)
+        count = np.full(len(texts), KNOWN_ITEM_EVENTS, np.float32)
+        said = embed_items(release.head, encode(release, list(texts)), nothing, count)
+        read = np.concatenate([vectors, said])
+    return Model(release.manifest, release.head, vectors, bias, known, read)
 
 
 def encoder_of(settings: ModelSettings) -> Encode:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from profiles.state import SAID
 from stream.oracle.changelog import Changelog
 from stream.oracle.ledger import Ints, Ledger
 from stream.oracle.models import Model
@@ -84,11 +85,12 @@ def _ring_is_right(ledger: Ledger, user: int, log: Changelog, at: int) -> bool:
         return False
     numbers = np.arange(max(0, count - size), count)
     rows, slots = ledger.first[user] + numbers, numbers % size
+    forgotten = np.isin(numbers, ledger.forgotten(user, count, size))
     return bool(
         (ring["ts"][slots] == ledger.ts[rows]).all()
-        and (ring["action"][slots] == ledger.actions[rows]).all()
+        and (ring["action"][slots] == ledger.actions[rows] + SAID * ledger.said[rows]).all()
         and (ring["value"][slots] == ledger.values[rows]).all()
-        and (ring["item"][slots] == ledger.item_keys[rows]).all()
+        and (ring["item"][slots] == np.where(forgotten, 0, ledger.item_keys[rows])).all()
     )
 
 
@@ -151,11 +153,12 @@ def _trace(ledger: Ledger, log: Changelog, user: int, records: list[int], histor
                 start = Stretch(user, events, events, log.state[record])
                 path.stretches.append((key, start, []))
             else:
-                start = Stretch(user, max(0, before - history), events)
+                without = tuple(ledger.forgotten(user, before, history).tolist())
+                start = Stretch(user, max(0, before - history), events, without=without)
                 path.stretches.append((key, start, [(record, events)]))
         else:
             same, so_far, points = path.stretches[-1]
-            longer = Stretch(user, so_far.begin, events, so_far.start)
+            longer = Stretch(user, so_far.begin, events, so_far.start, so_far.without)
             # Of a believed start only the state is known: said again, it is believed again.
             if so_far.start is None or events > so_far.begin:
                 points = [*points, (record, events)]
@@ -166,7 +169,8 @@ def _trace(ledger: Ledger, log: Changelog, user: int, records: list[int], histor
 
 def _is_certain(model: Model | None, ledger: Ledger, user: int) -> bool:
     first = ledger.first[user]
-    items = ledger.items[first : first + ledger.count[user]]
+    own = slice(first, first + ledger.count[user])
+    items = ledger.items[own][~ledger.said[own]]
     return model is not None and bool(model.known[items].all())
 
 

@@ -50,14 +50,14 @@ def later_events(ledger: Ledger, border: dict[int, int], items: int, history: in
     number = np.arange(len(owner)) - ledger.first[owner]
     limit = np.array([border.get(p, 0) for p in ledger.partitions.tolist()], dtype=np.int64)
     is_later = ledger.offsets >= limit
-    pair = owner * max(items, 1) + ledger.items
+    pair = owner * (max(items, 1) + len(ledger.texts)) + ledger.items
     is_first = np.zeros(len(owner), dtype=np.bool_)
     is_first[np.unique(pair, return_index=True)[1]] = True
     begin = np.full(len(ledger.users), -1, dtype=np.int64)
     later = np.flatnonzero(is_later)
     users, first = np.unique(owner[later], return_index=True)
     begin[users] = np.maximum(0, number[later[first]] - history)
-    rows = np.flatnonzero(is_later & is_first)
+    rows = np.flatnonzero(is_later & is_first & ~ledger.said)
     most = MAX_PAIRS // max(items, 1)
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
@@ -78,7 +78,7 @@ def judge(model: Model, other: Model, ledger: Ledger, later: Later) -> Quality:
         goal = scores[everyone, targets[part]].copy()
         scores[:, unknown] = -np.inf
         had = [
-            ledger.items[begin : begin + count]
+            _items(ledger, begin, begin + count)
             for begin, count in zip(first[part].tolist(), later.number[part].tolist(), strict=True)
         ]
         scores[np.repeat(everyone, [len(rows) for rows in had]), np.concatenate(had)] = -np.inf
@@ -89,6 +89,11 @@ def judge(model: Model, other: Model, ledger: Ledger, later: Later) -> Quality:
     ranking = summarise(ranks)
     users = len(np.unique(later.user[ranks > 0]))
     return Quality(ranking.events, users, ranking.hr10, ranking.ndcg10)
+
+
+def _items(ledger: Ledger, begin: int, end: int) -> Ints:
+    """Catalogue rows of these events; words have none."""
+    return ledger.items[begin:end][~ledger.said[begin:end]]
 
 
 def _profiles_before(model: Model, ledger: Ledger, later: Later) -> Floats:

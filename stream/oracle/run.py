@@ -84,7 +84,7 @@ def examine(
 ) -> OracleReport:
     """Compare what stands in the records with what should."""
     clock = _Clock()
-    catalogue = read_catalogue(evidence.items)
+    catalogue = read_catalogue(evidence.items, settings.data.item_text)
     dead_count, dead = dead_places(evidence.events_dead)
     ledger = keep_ledger(evidence.events, catalogue, settings, dead)
     clock.lap("events")
@@ -94,7 +94,7 @@ def examine(
     clock.lap("recommendations")
     served = served_releases(evidence.releases)
     wanted = {int(key) for key in np.unique(log.release)} | {key64(name) for name in served}
-    models = load_models(store, wanted, catalogue, encode)
+    models = load_models(store, wanted, catalogue, encode, ledger.texts)
     clock.lap("releases")
     counts = count_events(ledger, log)
     profiles = check_profiles(

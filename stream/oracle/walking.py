@@ -24,13 +24,15 @@ CELLS = 20_000
 class Stretch:
     """Events `begin` to `end` (numbers among the user's own) under one release.
 
-    `start`: the state before them, None where it is the empty one.
+    `start`: the state before them, None where it is the empty one; `without`: numbers of words
+    that were forgotten before the profile was made anew.
     """
 
     user: int
     begin: int
     end: int
     start: Floats | None = None
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def _walk_block(model: Model, ledger: Ledger, block: Sequence[Stretch], which: I
     gaps[:, 1:] = np.maximum(ts[:, 1:] - ts[:, :-1], 0.0)
     state = start_state(model.head, len(block))
     for row, stretch in enumerate(block):
+        mask[row, [number - stretch.begin for number in stretch.without]] = False
         if stretch.start is not None:
             state[row] = stretch.start
             if stretch.begin and mask[row, 0]:
@@ -79,8 +82,6 @@ def _walk_block(model: Model, ledger: Ledger, block: Sequence[Stretch], which: I
     before = profile_at_start(model.head, len(block))
     if not mask.any():
         return Walked(which, state, before, before[:, None])
-    steps = Steps(
-        model.vectors[ledger.items[rows]], ledger.actions[rows], ledger.values[rows], gaps
-    )
+    steps = Steps(model.read[ledger.items[rows]], ledger.actions[rows], ledger.values[rows], gaps)
     final, trail = advance_all(model.head, state, steps, mask)
     return Walked(which, final, before, trail)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from profiles.events import Event, Filters, Item, Recommendation, Request, User, encode
+from profiles.events import Event, Filters, Item, Recommendation, Request, Saying, User, encode
 from stream.user_rights import partition_of
 from tests.deployment import Deployment, make_events, wait_until
 
@@ -102,6 +102,14 @@ def test_requests_are_answered_with_filters_and_new_items_and_interests_count_at
     # An event of an item that is newer than the release: its text alone gives it a place.
     deployment.send_events([Event("on-new", "user-0", "brand-new", "like", 2e6)])
     deployment.wait_applied(7)
+    # Words without an item are read by the worker's language model, produced twice they count once.
+    saying = Saying("said", "user-1", "like", 2e6, "a tale of a song")
+    for _ in range(2):
+        deployment.send(deployment.topics.events, saying.user_id, encode(saying))
+    deployment.send_events([Event("after", "user-1", "item-3", "like", 2e6)])
+    deployment.wait_applied(9)
+    assert deployment.applied() == {"user-0": 4, "user-1": 5, "newcomer": 0}
+    assert worker.metric("driftline_texts_read_total") == 1
     songs = Request("r1", "user-0", k=5, filters=Filters(any_tags=["song"]), exclude=["item-21"])
     everything = Request("r2", "newcomer", k=60)
     unwanted = Request("r3", "user-0", k=0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from profiles.config import Settings
 from profiles.events import key64
+from profiles.said import text_key
 from profiles.state import RecordLayout, Records, decode_records
 from profiles.store import PartitionStore
 from stream.oracle.catalogue import Catalogue
@@ -25,17 +26,23 @@ from stream.oracle.models import Model
 from stream.oracle.profile_check import check_profiles, count_events
 from stream.oracle.recommendation_check import check_recommendations, read_outputs
 from stream.oracle.records import Raw
-from tests.simulation.worker import Topics
+from tests.simulation.worker import TEXT_CHARS, Topics
 
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """A good event, as its producer knows it."""
+    """A good event, as its producer knows it; one with words and an item is two of these."""
 
     offset: int
     event_id: str
     item_id: str
     ts: float
+    text: str = ""
+
+    @property
+    def key(self) -> int:
+        """What a profile remembers of it."""
+        return text_key(self.text.strip()[:TEXT_CHARS]) if self.text else key64(self.item_id)
 
 
 @dataclass(slots=True)
@@ -63,12 +70,13 @@ class Expected:
 
     def counted(self, user: bytes, since: int = 0, before: int | None = None) -> list[Produced]:
         """Events that make the profile: each id once among the last `recent_ids` that counted."""
-        ring: deque[str] = deque(maxlen=self.recent_ids)
+        ring: deque[tuple[str, bool]] = deque(maxlen=self.recent_ids)
         found = []
         for event in self.good.get(user, []):
             is_inside = event.offset >= since and (before is None or event.offset < before)
-            if is_inside and event.event_id not in ring:
-                ring.append(event.event_id)
+            name = (event.event_id, bool(event.text))
+            if is_inside and name not in ring:
+                ring.append(name)
                 found.append(event)
         return found
 
@@ -123,18 +131,23 @@ class Expected:
             return
         assert int(record["offset"][0]) == events[-1].offset
         ring = record["history"][0]
-        for number in range(max(0, len(events) - len(ring)), len(events)):
+        words, kept = 0, 2 if len(ring) < 10 else 64
+        for number in range(len(events) - 1, max(0, len(events) - len(ring)) - 1, -1):
             slot, event = ring[number % len(ring)], events[number]
-            assert (int(slot["item"]), float(slot["ts"])) == (key64(event.item_id), event.ts)
+            words += bool(event.text)
+            key = event.key if not event.text or words <= kept else 0
+            assert (int(slot["item"]), float(slot["ts"])) == (key, event.ts)
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The product's oracle over the simulated topics; catalogue and models are made once."""
+    """The product's oracle over the simulated topics; catalogue and models are made once, with
+    vectors of all the words that are ever said."""
 
     settings: Settings
     catalogue: Catalogue
     models: dict[int, Model]
+    words: tuple[str, ...]
 
     def judge(
         self,
@@ -161,7 +174,12 @@ class Judge:
         counts = count_events(ledger, log)
         assert (counts.lost, counts.doubled, counts.histories_wrong) == (0, 0, 0), counts
         everyone = np.ones(len(ledger.users), dtype=np.bool_)
-        verdict = check_profiles(ledger, log, self.models, layout.history, everyone)
+        said = [len(self.catalogue.ids) + self.words.index(text) for text in ledger.texts]
+        models = {
+            key: dataclasses.replace(model, read=np.concatenate([model.vectors, model.read[said]]))
+            for key, model in self.models.items()
+        }
+        verdict = check_profiles(ledger, log, models, layout.history, everyone)
         assert not verdict.wrong, verdict
         self._judge_outputs(topics, ledger, layout)
 

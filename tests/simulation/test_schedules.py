@@ -43,7 +43,7 @@ from stream.oracle.models import lay_over
 from stream.oracle.records import Raw
 from tests.faults.record import Record
 from tests.simulation.expected import Expected, Judge, Produced
-from tests.simulation.worker import SimulatedWorker, Topics
+from tests.simulation.worker import TEXT_CHARS, SimulatedWorker, Topics, memory_of
 from tests.simulation.world import DictDisk, Disk, RocksDisk
 from tests.unit.builders import (
     ACTIONS,
@@ -55,7 +55,7 @@ from tests.unit.builders import (
     make_event,
     make_release,
     make_space,
-    unit_rows,
+    word_vectors,
 )
 
 pytestmark = pytest.mark.unit
@@ -63,7 +63,10 @@ pytestmark = pytest.mark.unit
 SCHEDULES = 2_000
 ON_ROCKS = 40
 LONG_TIMES = 5
+WITHOUT_ITEM, WITH_WORDS = (8, 9, 14), (8, 9, 10, 14)
+"""Kinds of event, of 16; from 12 on they are produced twice, and 15 is bad."""
 EVENTS = (
+    "words",
     "killed, restarts",
     "killed, power cut",
     "killed, disk lost",
@@ -80,9 +83,13 @@ ITEMS = 12
 USERS = 4
 RELEASES = 3
 SHORT, LONG = LAYOUT, dataclasses.replace(LAYOUT, history=64)
-"""With the short one histories overflow; then a profile rebuilt after a crash is made from other
-events than one that went on, and the oracle could not tell: so without swaps."""
+"""With the short one histories overflow and words are forgotten; then a profile rebuilt after a
+crash is made from other events than one that went on, and the oracle could not tell: so without
+swaps."""
 RULES = Rules({name: at for at, name in enumerate(ACTIONS)}, 10_000, 1e9)
+WORDS = ("a tent", "light boots", "a tent for two and a dog", "  a stove ", "maps")
+"""Of which the third is cut to what is kept of it, and then is no other."""
+KEPT_WORDS = tuple(word.strip()[:TEXT_CHARS] for word in WORDS)
 GAPS_S = (0.0, 1.0, 60.0, 7_000.0, 400_000.0, -30.0)
 FATES = st.sampled_from(["restarts", "restarts", "power cut", "disk lost", "other"])
 CODES = st.lists(st.integers(0, 2**14 - 1), min_size=3, max_size=8)
@@ -106,6 +113,8 @@ def judge_of(layout: RecordLayout) -> Judge:
             "recent_ids": layout.recent_ids,
             "seen_bytes": layout.seen_bytes,
             "precision": layout.precision,
+            "texts": memory_of(layout).texts,
+            "text_chars": TEXT_CHARS,
         },
         serving={"max_message_bytes": 10_000},
         actions={"click": 0.5, "hide": -1.0, "like": 1.0},
@@ -115,11 +124,14 @@ def judge_of(layout: RecordLayout) -> Judge:
     )
     models = {
         int(space(seed).key): lay_over(
-            make_release(CATALOG.items, seed), catalogue, lambda _, texts: unit_rows(len(texts), 6)
+            make_release(CATALOG.items, seed),
+            catalogue,
+            lambda _, texts: word_vectors(texts),
+            KEPT_WORDS,
         )
         for seed in range(RELEASES)
     }
-    return Judge(made, catalogue, models)
+    return Judge(made, catalogue, models, KEPT_WORDS)
 
 
 class Schedule(RuleBasedStateMachine):
@@ -185,12 +197,20 @@ class Schedule(RuleBasedStateMachine):
             self.numbers[user] += 1
         self.event_s += GAPS_S[gap]
         event = make_event(
-            f"u{user}", number, f"i{item}", ts=self.event_s, action=ACTIONS[code % len(ACTIONS)]
+            f"u{user}",
+            number,
+            "" if kind in WITHOUT_ITEM else f"i{item}",
+            ts=self.event_s,
+            action=ACTIONS[code % len(ACTIONS)],
+            text=WORDS[code % len(WORDS)] if kind in WITH_WORDS else None,
         )
         offset = log.append(name, encode(event))
-        self.expected.good.setdefault(name, []).append(
-            Produced(offset, event.event_id, event.item_id, event.ts)
-        )
+        good = self.expected.good.setdefault(name, [])
+        if event.text is not None:
+            happened["words"] += 1
+            good.append(Produced(offset, event.event_id, "", event.ts, event.text))
+        if event.item_id:
+            good.append(Produced(offset, event.event_id, event.item_id, event.ts))
 
     @rule(user=st.integers(0, USERS - 1))
     def ask_for_erasure(self, user: int) -> None:

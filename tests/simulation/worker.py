@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from profiles.metrics import WorkerMetrics
+from profiles.said import TextMemory
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout
@@ -20,12 +21,19 @@ from stream.event_path import EventPath
 from stream.publisher import Message
 from stream.restore import absorb
 from stream.source import Outcome, Part, Source
+from stream.words import Unread
 from tests.simulation.world import Disk, Topic
-from tests.unit.builders import make_record
+from tests.unit.builders import make_record, read_words
 
 TOPIC_ID = "topic-1"
+TEXT_CHARS = 12
 IN_FLIGHT = 3
 RESTORE_SLICE = 3
+
+
+def memory_of(layout: RecordLayout) -> TextMemory:
+    """Words are forgotten only where histories may overflow."""
+    return TextMemory(texts=2 if layout.history < 10 else 64, chars=TEXT_CHARS)
 
 
 @dataclass(slots=True)
@@ -68,7 +76,9 @@ class SimulatedWorker:
         metrics: WorkerMetrics,
     ) -> None:
         self.name = name
-        self.path = EventPath(layout, serving, rules.actions, space._catalog, metrics)
+        self.path = EventPath(
+            layout, serving, rules.actions, space._catalog, metrics, memory_of(layout)
+        )
         self.path.space, self.path.canary = space, canary
         self.source = Source(0, disk.open(), "events", TOPIC_ID)
         self.topics = topics
@@ -134,7 +144,12 @@ class SimulatedWorker:
         chunk = [make_record(raw.offset, raw.value, raw.key) for raw in records]
         decoded = drop_unknown(decode_chunk(chunk, self._rules, now_s), self.path.catalog)
         end = records[-1].offset + 1
-        (outcome,) = self.path.apply([Part(self.source, decoded, end)], now_s)
+        part = Part(self.source, decoded, end)
+        outcomes = self.path.apply([part], now_s)
+        while isinstance(outcomes, Unread):
+            self.path.note_read(read_words(outcomes))
+            outcomes = self.path.apply([part], now_s)
+        (outcome,) = outcomes
         dead = [
             Message(
                 letter.record.key,
@@ -163,7 +178,11 @@ class SimulatedWorker:
 
     def sweep(self, count: int, now_s: float) -> None:
         """Rebuild a slice of stale profiles."""
-        messages, self._swept, _ = self.path.sweep(self.source, self._swept, count, now_s)
+        found = self.path.sweep(self.source, self._swept, count, now_s)
+        while isinstance(found, Unread):
+            self.path.note_read(read_words(found))
+            found = self.path.sweep(self.source, self._swept, count, now_s)
+        messages, self._swept, _ = found
         self._send(Outcome(messages, []), None, 0)
 
     # --- delivery --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -25,11 +26,15 @@ from profiles.events import Event, Item, encode, key64
 from profiles.head import Floats, Head, HeadShape
 from profiles.metrics import WorkerMetrics
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, Release, write_release
+from profiles.said import text_key
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records
 from stream.chunks import Record
 from stream.event_path import EventPath
+from stream.words import Unread
+
+T = TypeVar("T")
 
 ACTIONS = ("click", "hide", "like")
 DIM = 8
@@ -246,6 +251,23 @@ def random_stream(
         stream.append((user, offset, event))
         offset += chance.choice([1, 1, 1, 3])
     return stream
+
+
+def word_vectors(texts: Sequence[str]) -> Floats:
+    """What a language model would make of texts: unit rows that depend on nothing but the text."""
+    rows = [unit_rows(1, TEXT_DIM, seed=text_key(text) % 2**32)[0] for text in texts]
+    return np.array(rows, np.float32).reshape(len(texts), TEXT_DIM)
+
+
+def at_once(found: T | Unread) -> T:
+    """What an event path gave, where no words were to be read before."""
+    assert not isinstance(found, Unread)
+    return found
+
+
+def read_words(wanted: Unread) -> list[tuple[Space, list[str], Floats]]:
+    """As `stream.text_reader`, at once."""
+    return [(space, texts, word_vectors(texts)) for space, texts in wanted.texts]
 
 
 # --- records ------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_posted_events_get_ids_and_times_and_go_to_kafka(
 @pytest.mark.parametrize(
     ("body", "error", "says"),
     [
-        ('{"user_id": "ann"}', "invalid", "item_id"),
+        ('{"user_id": "ann"}', "invalid", "action"),
         ('{"user_id": "ann", "item_id": "i", "action": "like", "x": 1}', "invalid", "unknown"),
         ('{"user_id"', "malformed", "not JSON"),
         ('{"user_id": "\\ud800", "item_id": "i", "action": "like"}', "malformed", "surrogate"),

@@ -23,6 +23,7 @@ from tests.unit.builders import (
     ACTIONS,
     LAYOUT,
     NOW_S,
+    at_once,
     make_event,
     make_path,
     make_record,
@@ -66,7 +67,7 @@ def play(path: EventPath, source: Source, start: int = 0) -> Outcome:
     """Apply EVENTS from an offset on, as a chunk."""
     records = [make_record(n, event) for n, event in enumerate(EVENTS) if n >= start]
     decoded = decode_chunk(records, Rules(CODES, 10_000, 1e9), NOW_S)
-    return path.apply([Part(source, decoded, len(EVENTS))], NOW_S)[0]
+    return at_once(path.apply([Part(source, decoded, len(EVENTS))], NOW_S))[0]
 
 
 def readers(source: Source, outcome: Outcome | None = None) -> KeyMap:
@@ -128,7 +129,7 @@ def test_an_answer_to_a_stranger_brings_her_key_along(
 ) -> None:
     source = open_source()
     asked = (b"new", Request("r1", "new"), Cause("request", "r1", "requests-id", 0, 3))
-    (answer,) = path.answer(source, [asked], NOW_S)
+    (answer,) = at_once(path.answer(source, [asked], NOW_S))
     opened = readers(source).sealer.open(RECOMMENDATION, b"new", answer.value)
     assert decode_json(opened or b"", Recommendation).user_id == "new"
 
@@ -164,11 +165,11 @@ def test_plain_profiles_are_sealed_by_their_next_event(
 def test_a_sweep_reads_what_is_sealed(path: EventPath, open_source: OpenSource) -> None:
     source = open_source()
     play(path, source)
-    assert path.sweep(source, None, 10, NOW_S)[0] == []
+    assert at_once(path.sweep(source, None, 10, NOW_S))[0] == []
     path.space = make_space(path.catalog, seed=5)
-    messages, after, _ = path.sweep(source, None, 10, NOW_S)
+    messages, after, _ = at_once(path.sweep(source, None, 10, NOW_S))
     assert (len(messages), after) == (2, None)
-    assert path.sweep(source, None, 10, NOW_S)[0] == []
+    assert at_once(path.sweep(source, None, 10, NOW_S))[0] == []
 
 
 def test_encrypted_profiles_without_a_master_key_say_what_is_missing(

@@ -20,7 +20,7 @@ from stream.event_path import EventPath
 from stream.publisher import Message
 from stream.restore import absorb
 from stream.source import Outcome, Part, Source
-from tests.unit.builders import ACTIONS, LAYOUT, NOW_S, make_event, make_path, make_record
+from tests.unit.builders import ACTIONS, LAYOUT, NOW_S, at_once, make_event, make_path, make_record
 
 pytestmark = pytest.mark.unit
 
@@ -93,7 +93,7 @@ def apply(
     if source.fences:
         decoded, _ = admit(decoded, source.fences, source.topic_key, mode)
     part = Part(source, decoded, start + len(users))
-    (outcome,) = path.apply([part], NOW_S)
+    (outcome,) = at_once(path.apply([part], NOW_S))
     return outcome, [letter.reason for letter in decoded.dead]
 
 

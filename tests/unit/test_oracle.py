@@ -36,6 +36,7 @@ from stream.oracle.records import Raw
 from stream.oracle.report import OracleReport
 from stream.oracle.run import Evidence, examine
 from stream.source import Outcome, Part, Source
+from stream.words import Unread
 from tests.unit.builders import (
     ACTIONS,
     EXPECTED,
@@ -159,8 +160,9 @@ def play(
         played.events += [raw(entry.offset, entry.key, entry.value) for entry in records]
         if start >= swap_after and path.space is spaces[0]:
             path.space = spaces[1]
-            slept = path.sweep(source, None, 2, NOW_S)[0]
-            keep(played, Outcome(slept, []))
+            slept = path.sweep(source, None, 2, NOW_S)
+            assert not isinstance(slept, Unread)
+            keep(played, Outcome(slept[0], []))
         decoded = drop_unknown(decode_chunk(records, rules, NOW_S), catalog)
         for letter in decoded.dead:
             headers = {"partition": "0", "offset": str(letter.record.offset)}
@@ -170,7 +172,9 @@ def play(
                 Raw(0, len(played.dead), NOW_MS, b"u0", letter.record.value, tuple(named))
             )
         part = Part(source, decoded, records[-1].offset + 1)
-        keep(played, path.apply([part], NOW_S + 0.01)[0])
+        outcomes = path.apply([part], NOW_S + 0.01)
+        assert not isinstance(outcomes, Unread)
+        keep(played, outcomes[0])
     source.store.close()
     return played
 
