@@ -41,11 +41,13 @@ demo: $(STAMP)  ## show the whole loop: broker, stream, learner and a release sw
 test: $(STAMP)  ## run the tests (TEST_ARGS="-k name")
 	$(PY) -m pytest $(TEST_ARGS)
 
-check: $(STAMP)  ## lint, format, types and import rules
+check: $(STAMP)  ## lint, format, types, import rules, security
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/bandit -q -c pyproject.toml -r profiles learner stream
+	$(PY) -m tests.dependency_audit
 
 faults: $(STAMP)  ## the long fault-injection runs (FAULTS_ARGS=...)
 	$(PY) -m tests.faults.lane $(FAULTS_ARGS)

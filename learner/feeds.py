@@ -34,6 +34,7 @@ from profiles.events import check_key, decode_erasure, decode_event, decode_item
 from profiles.item_text import item_text
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
+from profiles.policies import PolicyBoard
 from profiles.topics import Topics
 
 log = get_logger("learner.feeds")
@@ -55,12 +56,16 @@ class PendingErasure:
 
 
 class BoardFeed:
-    """Catalogue, releases and erasures, read whole.  Raises at start: BrokerError, TopicError."""
+    """Catalogue, releases, erasures and orders, read whole.
+
+    Raises at start: BrokerError, TopicError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.topics = Topics.under(settings.topics.prefix)
         self.catalogue = CatalogueFeed(item_text(settings.data))
         self.board = ReleaseBoard()
+        self.policies = PolicyBoard()
         self.erased_at_ms: dict[int, int] = {}
         self.erasures: list[PendingErasure] = []
         self.last_item_s = time.monotonic()
@@ -72,7 +77,8 @@ class BoardFeed:
             self._assign(settings.broker.connect_timeout_s)
 
     def _assign(self, timeout_s: float) -> None:
-        wanted = (self.topics.items, self.topics.releases, self.topics.erasures)
+        topics = self.topics
+        wanted = (topics.items, topics.releases, topics.erasures, topics.policies)
         self._partitions = [
             tp for topic in wanted for tp in partitions_of(self._consumer, topic, timeout_s)
         ]
@@ -100,6 +106,8 @@ class BoardFeed:
                     self._take_item(record)
                 elif tp.topic == self.topics.releases:
                     self.board.put_payload(record.value)
+                elif tp.topic == self.topics.policies:
+                    self.policies.put_payload(record.key, record.value)
                 else:
                     self._take_erasure(record)
 

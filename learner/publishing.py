@@ -259,12 +259,15 @@ class Rounds:
         if said is None or said.status not in DECIDED:
             now_serving = serving.release_id if serving is not None else None
             promote, reason = finished.promote, finished.reason
+            frozen = self._board.policies.freeze
             if now_serving != manifest.parent_id:
                 promote = False
                 reason = f"{STALE}: {now_serving} serves now, not {manifest.parent_id}"
             self._say(manifest, "candidate", "trained" if finished.number else "made")
             # A first release has nothing to be compared with.
             passed = first_status(self._settings.rollout) if manifest.parent_id else "serving"
+            if promote and frozen is not None and manifest.parent_id and passed == "serving":
+                promote, reason = False, f"promotions are frozen: {frozen.reason}; {reason}"
             self._say(manifest, passed if promote else "refused", reason)
             outcome = "promoted" if promote else "refused"
             log.info(

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer
 
-from learner.kafka_edge import open_consumer, read_to_end, send_all
+from learner.kafka_edge import open_consumer, read_messages, read_to_end, send_all
 from profiles.audit import AuditLog
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.events import ReleaseNotice, encode
+from profiles.events import PolicyOrder, ReleaseNotice, encode
+from profiles.policies import PolicyBoard
 from profiles.topics import Topics
 
 
@@ -32,6 +33,16 @@ def read_board(settings: Settings) -> ReleaseBoard:
         return board
     finally:
         consumer.close()
+
+
+def read_freeze(settings: Settings) -> PolicyOrder | None:
+    """The order that stops promotions, if one holds.  Raises: BrokerError, TopicError."""
+    board = PolicyBoard()
+    for order in read_messages(
+        settings, Topics.under(settings.topics.prefix).policies, PolicyOrder
+    ):
+        board.put(order)
+    return board.freeze
 
 
 def next_notice(

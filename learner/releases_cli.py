@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from learner.kafka_edge import open_producer
 from learner.opening import open_trusted
-from learner.release_log import announce, read_board, rollback_notices
+from learner.release_log import announce, read_board, read_freeze, rollback_notices
 from profiles.config import Settings
 from profiles.errors import ReleaseError
 from profiles.events import ReleaseNotice
@@ -93,10 +93,17 @@ def promote(
 ) -> ReleaseNotice:
     """Make a release serve at once, without shadow or canary.  It must open, as a worker opens it.
 
-    `force`: also one that was refused or rolled back.  The learner watches it like any other and
-    rolls it back if it does harm, unless `rollout.auto_rollback` is off.
+    Not while promotions are frozen.  `force`: also one that was refused or rolled back.  The
+    learner watches it like any other and rolls it back if it does harm, unless
+    `rollout.auto_rollback` is off.
     Raises: ReleaseRefused, ReleaseError, BrokerError, TopicError.
     """
+    frozen = read_freeze(settings)
+    if frozen is not None:
+        raise ReleaseError(
+            f"promotions are frozen ({frozen.reason or 'no reason given'}), so {release_id} does "
+            "not serve; lift it with `driftline releases unfreeze` first"
+        )
     board = read_board(settings)
     said = board.get(release_id)
     if said is not None and said.status in ("refused", "rolled-back") and not force:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from learner.influence import bound_influence
 from learner.model import Batch
 from learner.round_types import RoundData
 from learner.sampling import (
@@ -48,7 +49,11 @@ class RoundBatches:
                 with_dislikes=settings.objective != "next_item" or settings.dislike_weight > 0,
             )
 
-        self._fresh, self._past = windows(data.fresh), windows(data.past)
+        self._fresh, self._past = bound_influence(
+            [windows(data.fresh), windows(data.past)],
+            settings.user_share,
+            settings.user_item_events,
+        )
         if not self._fresh.weights.any():
             raise LearnerError(
                 "nothing to learn from: no event of positive weight names an item of the "

@@ -63,7 +63,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """W windows of at most S inputs, padded on the right.  Shapes as in `learner.model.Batch`."""
+    """W windows of at most S inputs, padded on the right.  Shapes as in `learner.model.Batch`;
+    users (W,) pseudonyms."""
 
     items: npt.NDArray[np.int32]
     actions: npt.NDArray[np.int16]
@@ -73,6 +74,7 @@ class Windows:
     targets: npt.NDArray[np.int32]
     weights: Floats
     verdicts: npt.NDArray[np.uint8]
+    users: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -252,6 +254,7 @@ def _fill(parts: Sequence[_Cut], length: int) -> Windows:
         targets=np.zeros((count, length + 1), np.int32),
         weights=np.zeros((count, length + 1), np.float32),
         verdicts=np.zeros((count, length + 1), np.uint8),
+        users=np.array([cut.segment.user for cut in parts], np.uint64),
     )
     for row, cut in enumerate(parts):
         # Column t of the targets is what follows t inputs: event begin + t.

@@ -18,12 +18,31 @@ Role = Literal["worker", "learner", "application", "api", "console", "operator"]
 ROLES: tuple[Role, ...] = ("worker", "learner", "application", "api", "console", "operator")
 
 _READS: dict[Role, tuple[str, ...]] = {
-    "worker": ("events", "items", "users", "requests", "erasures", "releases", "profiles", "keys"),
-    "learner": ("events", "items", "erasures", "releases", "outcomes"),
+    "worker": (
+        "events",
+        "items",
+        "users",
+        "requests",
+        "erasures",
+        "releases",
+        "profiles",
+        "policies",
+        "keys",
+    ),
+    "learner": ("events", "items", "erasures", "releases", "outcomes", "policies"),
     "application": ("recommendations", "receipts", "keys"),
-    "api": ("items", "profiles", "recommendations", "releases", "keys"),
+    "api": ("items", "profiles", "recommendations", "releases", "policies", "keys"),
     # Events for their timestamps: how long a recommendation took.
-    "console": ("events", "items", "profiles", "recommendations", "releases", "outcomes", "keys"),
+    "console": (
+        "events",
+        "items",
+        "profiles",
+        "recommendations",
+        "releases",
+        "outcomes",
+        "policies",
+        "keys",
+    ),
     # export, oracle and earnings read everything; dead letters are for people to look at.
     "operator": tuple(Topics.__annotations__),
 }
@@ -34,7 +53,7 @@ _WRITES: dict[Role, tuple[str, ...]] = {
     "api": ("events", "items", "users", "requests", "erasures"),
     "console": ("events", "items", "users", "requests", "erasures", "releases"),
     # `driftline dlq replay` sends dead letters back to where they came from.
-    "operator": ("releases", *DEAD_LETTERED),
+    "operator": ("releases", "policies", *DEAD_LETTERED),
 }
 
 

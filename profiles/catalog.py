@@ -27,6 +27,8 @@ class Catalog:
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
         self._tagged: dict[str, set[int]] = {}
+        self._withdrawn: set[int] = set()
+        self._blocked: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._available = np.zeros(1024, dtype=np.bool_)
@@ -49,7 +51,7 @@ class Catalog:
 
     @property
     def available(self) -> npt.NDArray[np.bool_]:
-        """Shapes: (N,), whether each item may be recommended."""
+        """Shapes: (N,), whether each item may be recommended: on sale, and not blocked."""
         return self._available[: len(self.items)]
 
     def put(self, item: Item) -> tuple[int, bool]:
@@ -70,7 +72,8 @@ class Catalog:
             changed = int(self._text_keys[row]) != text_key
             self.items[row] = item
         self._text_keys[row] = text_key
-        self._available[row] = item.available
+        self._withdrawn.discard(row)
+        self._available[row] = item.available and not self._is_blocked(item)
         for tag in item.tags:
             self._tagged.setdefault(tag, set()).add(row)
         return row, changed
@@ -79,7 +82,24 @@ class Catalog:
         """Never recommend it again; its row stays, so that histories still read."""
         row = self.rows.get(item_id)
         if row is not None:
+            self._withdrawn.add(row)
             self._available[row] = False
+
+    def block(self, items: frozenset[str], tags: frozenset[str]) -> int:
+        """Recommend none of these items, and none with one of these tags, until told otherwise.
+
+        Returns: how many items that keeps back.
+        """
+        self._blocked = items, tags
+        blocked = [self._is_blocked(item) for item in self.items]
+        for row, item in enumerate(self.items):
+            on_sale = item.available and row not in self._withdrawn
+            self._available[row] = on_sale and not blocked[row]
+        return sum(blocked)
+
+    def _is_blocked(self, item: Item) -> bool:
+        items, tags = self._blocked
+        return item.item_id in items or not tags.isdisjoint(item.tags)
 
     def with_tags(self, tags: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Items that carry at least one of the tags.  Shapes: -> (N,)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -250,6 +250,32 @@ class ReleaseNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     metrics: dict[str, float] = {}
     share: float = 0.0
+
+
+PolicyKind = Literal["item", "tag", "freeze"]
+
+
+class PolicyOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person's order.  Topic `policies`, compacted, key `name`: `kind:target`.
+
+    `item`, `tag`: show the item `target`, or all items with that tag, to nobody; `freeze`: no
+    release is promoted.  `active` false lifts the order.
+    """
+
+    kind: PolicyKind
+    target: str
+    active: bool
+    reason: str = ""
+    decided_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Orders of one name follow each other.
+
+        >>> PolicyOrder("tag", "weapons", True).name
+        'tag:weapons'
+        """
+        return f"{self.kind}:{self.target}"
 
 
 class OutcomeCell(msgspec.Struct, frozen=True, gc=False):

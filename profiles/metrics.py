@@ -176,6 +176,48 @@ class WorkerMetrics:
             registry=registry,
         )
         self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
+        self.exposure_coverage = Gauge(
+            "driftline_exposure_coverage",
+            "Share of the items on sale that this worker showed in the window",
+            registry=registry,
+        )
+        self.exposure_gini = Gauge(
+            "driftline_exposure_gini",
+            "How unevenly its slots fell to items: 0 evenly, 1 all to one",
+            registry=registry,
+        )
+        self.exposure_popularity = Gauge(
+            "driftline_exposure_popularity",
+            "Mean popularity of its slots' items, as a share of the catalogue: 0.5 has no bias",
+            registry=registry,
+        )
+        self.exposure_top_item = Gauge(
+            "driftline_exposure_top_item",
+            "Share of its recommendations in the window that hold the item shown most",
+            registry=registry,
+        )
+        self.exposure_capped = Gauge(
+            "driftline_exposure_capped_items",
+            "Items at serving.exposure_cap, kept back until they are shown less",
+            registry=registry,
+        )
+        self.exposure_share = Gauge(
+            "driftline_exposure_share",
+            "Share of its slots that went to items of a tag (serving.exposure_tags)",
+            ["tag"],
+            registry=registry,
+        )
+        self.catalogue_share = Gauge(
+            "driftline_exposure_catalogue_share",
+            "Share of the items on sale that carry the tag, to compare with",
+            ["tag"],
+            registry=registry,
+        )
+        self.items_blocked = Gauge(
+            "driftline_catalogue_items_blocked",
+            "Of these, how many an order keeps from everybody",
+            registry=registry,
+        )
         self.items_encoded = Counter(
             "driftline_items_encoded",
             "Item texts this worker encoded itself: newer than the release, or changed since",
@@ -304,6 +346,9 @@ class LearnerMetrics:
             "Evidence against a hypothesis; a verdict at log10(2 / alpha) (shows: harm, no_harm)",
             ["evidence", "shows"],
             registry=registry,
+        )
+        self.frozen = Gauge(
+            "driftline_releases_frozen", "1 while an order stops promotions", registry=registry
         )
         self.rollbacks = Counter(
             "driftline_auto_rollbacks",

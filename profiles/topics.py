@@ -74,6 +74,7 @@ class Topics:
     keys: str
     releases: str
     outcomes: str
+    policies: str
     erasures: str
     receipts: str
 
@@ -90,6 +91,7 @@ class Topics:
             keys=f"{prefix}.keys.v1",
             releases=f"{prefix}.releases.v1",
             outcomes=f"{prefix}.outcomes.v1",
+            policies=f"{prefix}.policies.v1",
             erasures=f"{prefix}.erasures.v1",
             receipts=f"{prefix}.receipts.v1",
         )
@@ -164,6 +166,7 @@ def topic_specs(
         TopicSpec(names.keys, "user_id", partitions, "compact", _COMPACTED),
         TopicSpec(names.releases, "release_id", 1, "compact", _COMPACTED),
         TopicSpec(names.outcomes, "release_id", 1, "delete", _aged(DAY_MS, HOUR_MS)),
+        TopicSpec(names.policies, "kind:target", 1, "compact", _COMPACTED),
         TopicSpec(names.erasures, "user_id", partitions, "delete", _MONTH),
         TopicSpec(names.receipts, "user_id", partitions, "delete", _MONTH),
     )

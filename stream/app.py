@@ -39,6 +39,7 @@ from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
 from stream.instance import instance_directory
 from stream.language_model import LanguageModel
+from stream.policy_feed import PolicyFeed
 from stream.publisher import Publisher
 from stream.rules_feed import RulesFeed
 from stream.state_thread import StateThread
@@ -127,6 +128,7 @@ class _Process:
             app = new_app(settings, self._directory)
             items = Broadcast(app, broker, topics.items)
             releases = Broadcast(app, broker, topics.releases)
+            policies = Broadcast(app, broker, topics.policies)
             worker = build_worker(
                 settings,
                 self._directory,
@@ -142,6 +144,8 @@ class _Process:
             self._worker = worker
             stack.push_async_callback(worker.partitions.close)
             register(app, worker, items, releases)
+            orders = PolicyFeed(worker.path.catalog, policies, state, metrics)
+            orders.follow(app, self.fail)
             self._connect_rebalances(app, worker)
             endpoint = Endpoint(
                 settings.http, settings.security, registry, self.why_not_ready, lambda: None
@@ -185,7 +189,8 @@ class _Process:
                 await app.start()
                 await items.start()
                 await releases.start()
-                tasks.append(asyncio.create_task(self._guard(worker.catalogue.read_all())))
+                await policies.start()
+                tasks.append(asyncio.create_task(self._guard(_read_topics(orders, worker))))
                 await self._stop.wait()
             finally:
                 log.info("worker stopping")
@@ -197,6 +202,7 @@ class _Process:
                     app.conf.stream_wait_empty = False
                 await items.stop()
                 await releases.stop()
+                await policies.stop()
                 await app.stop()
                 if self._failure is None:
                     await worker.delivery.drained()
@@ -285,6 +291,12 @@ class _Process:
             raise
         except Exception as error:
             self.fail(error)
+
+
+async def _read_topics(orders: PolicyFeed, worker: Worker) -> None:
+    """Nothing is served before the catalogue is complete, and what is blocked in it known."""
+    await orders.read_all()
+    await worker.catalogue.read_all()
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

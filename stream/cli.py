@@ -39,6 +39,7 @@ from stream.doctor_cli import doctor
 from stream.domains_cli import domains_app
 from stream.import_cli import import_command
 from stream.keys_cli import keys_app
+from stream.policy_cli import freeze, items_app, unfreeze
 from stream.rights_cli import audit_app, erase, export
 from stream.topics_cli import topics_app
 
@@ -48,9 +49,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
-releases_app = typer.Typer(no_args_is_help=True, help="List, show, status, promote and roll back.")
+releases_app = typer.Typer(
+    no_args_is_help=True, help="List, show, status, promote, roll back, freeze."
+)
 app.add_typer(topics_app, name="topics")
 app.add_typer(releases_app, name="releases")
+app.add_typer(items_app, name="items")
+releases_app.command()(freeze)
+releases_app.command()(unfreeze)
 app.add_typer(audit_app, name="audit")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")

@@ -60,6 +60,7 @@ CHANNELS = (
     Channel("receipts", events.Receipt, False, "What was erased, where and when."),
     Channel("releases", events.ReleaseNotice, None, "Which model release serves."),
     Channel("outcomes", events.OutcomeWindow, None, "How releases do live, as sums."),
+    Channel("policies", events.PolicyOrder, None, "What people ordered: blocks, a freeze."),
     Channel("profiles", None, None, "Changelog of the workers' stores; its bytes are internal."),
     Channel("keys", None, None, "Users' data keys, wrapped by the master key."),
 )

@@ -37,6 +37,7 @@ from profiles.updater import interest_move
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import to_batch, words_apart
 from stream.due import choose
+from stream.exposure import Exposure
 from stream.outputs import Cause, Recommender
 from stream.publisher import Message
 from stream.source import Outcome, Part, Source
@@ -79,7 +80,9 @@ class EventPath:
         self._actions = actions
         self._action_names = list(actions)
         self._metrics = metrics
-        self._recommender = Recommender(catalog, settings)
+        self._recommender = Recommender(
+            catalog, settings, exposure=Exposure(catalog, settings, metrics)
+        )
         fields = layout.dtype.fields
         assert fields is not None, "a record has fields"
         self._release_places = [fields[name][1] for name in ("release", "interest_release")]

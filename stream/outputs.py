@@ -34,6 +34,7 @@ from profiles.scoring import Ranked, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records
+from stream.exposure import Exposure
 
 ANSWERED_AT_ONCE = 128
 """Users ranked and written at once.  What they need stays in the processor's cache: of 10k items,
@@ -61,6 +62,7 @@ class Recommender:
     catalog: Catalog
     settings: ServingSettings
     ruling: Ruling | None = None
+    exposure: Exposure | None = None
 
     @property
     def policy(self) -> Policy:
@@ -134,7 +136,9 @@ class Recommender:
     def _open(self, space: Space) -> npt.NDArray[np.bool_]:
         """Items that may be recommended to anybody.  Shapes: -> (N,)."""
         allowed = self.catalog.available & space.known
-        return allowed if self.ruling is None else allowed & self.ruling.allowed()
+        if self.ruling is not None:
+            allowed &= self.ruling.allowed()
+        return allowed if self.exposure is None else self.exposure.bar_capped(allowed)
 
     def _answer(
         self,
@@ -201,6 +205,8 @@ class Recommender:
         now_s: float,
         slates: Slates | None = None,
     ) -> list[bytes]:
+        if self.exposure is not None:
+            self.exposure.note(ranked.rows, space, now_s)
         listed = ranked.rows >= 0
         reasons, reason_ends = self._reasons(records, ranked, listed, space)
         declared = (records["interest_release"] == space.key) & (records["events"] == 0)

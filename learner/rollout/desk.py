@@ -5,6 +5,8 @@ there.  The evidence of the stage is saved every few seconds, with the offsets u
 workers' reports are in it, so a killed learner loses the last few seconds of it and counts nothing
 twice.  Evidence of another release or stage is thrown away.
 
+While promotions are frozen (`profiles.policies`) a stage that would end in one goes on.
+
 An operator's notices count like ours: a promotion by hand begins a watch, a rollback during a
 canary leaves the candidate without its parent, and it is refused.
 """
@@ -108,7 +110,9 @@ class RolloutDesk:
             if rows:
                 self._score(rollout, rows)
             verdict = decide(rollout, self._clock_s(), self._rules)
-            if verdict is not None:
+            # Under a freeze evidence goes on, and so do refusals and rollbacks.
+            is_promotion = verdict is not None and verdict.status in ("canary", "serving")
+            if verdict is not None and not (is_promotion and self._is_frozen()):
                 self._conclude(rollout, verdict)
                 self._follow_board()
         self._show(self._saved.rollout)
@@ -159,6 +163,9 @@ class RolloutDesk:
         if previous is None or not is_watched or board.was_rolled_back_to(serving):
             return None
         return "watch", serving.release_id, previous.release_id
+
+    def _is_frozen(self) -> bool:
+        return self._board.policies.freeze is not None
 
     # -- evidence -------------------------------------------------------------------------------
 
@@ -259,6 +266,7 @@ class RolloutDesk:
 
     def _show(self, rollout: Rollout | None) -> None:
         metrics = self._metrics
+        metrics.frozen.set(self._is_frozen())
         for stage in STAGES:
             is_now = rollout is not None and rollout.stage == stage
             metrics.rollout_stage.labels(stage).set(is_now)

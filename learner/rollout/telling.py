@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from learner.kafka_edge import read_messages
-from learner.release_log import read_board
+from learner.release_log import read_board, read_freeze
 from learner.rollout.arms import Arm
 from profiles.config import Settings
-from profiles.events import OutcomeWindow, ReleaseNotice
+from profiles.events import OutcomeWindow, PolicyOrder, ReleaseNotice
 from profiles.topics import Topics
 
 
@@ -25,13 +25,15 @@ class Live:
 @dataclass(frozen=True, slots=True)
 class Status:
     """`candidate`: the release in shadow or canary, if any; `last`: the newest notice of all;
-    `refusals`: workers that would not serve the candidate."""
+    `refusals`: workers that would not serve the candidate; `frozen`: the order that stops
+    promotions, if one holds."""
 
     serving: ReleaseNotice | None
     candidate: ReleaseNotice | None
     last: ReleaseNotice | None
     live: list[Live] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
+    frozen: PolicyOrder | None = None
 
 
 def read_status(settings: Settings) -> Status:
@@ -55,7 +57,8 @@ def read_status(settings: Settings) -> Status:
         Live(name, arm.count, arm.mean(), arm.hits / max(arm.count, 1))
         for name, arm in arms.items()
     ]
-    return Status(serving, candidate, notices[-1] if notices else None, live, refusals)
+    last = notices[-1] if notices else None
+    return Status(serving, candidate, last, live, refusals, read_freeze(settings))
 
 
 def in_words(status: Status) -> str:
@@ -67,7 +70,10 @@ def in_words(status: Status) -> str:
     serving, candidate, last = status.serving, status.candidate, status.last
     if serving is None:
         return "No release serves yet."
-    lines = [f"{serving.release_id} serves: {serving.reason or 'no reason given'}."]
+    lines = []
+    if status.frozen is not None:
+        lines.append(f"Promotions are frozen: {status.frozen.reason or 'no reason given'}.")
+    lines += [f"{serving.release_id} serves: {serving.reason or 'no reason given'}."]
     if candidate is None:
         lines.append("No candidate is on its way.")
     elif candidate.status == "shadow":

@@ -60,6 +60,12 @@ class LearnerSettings(BaseModel):
     replay_policy: Literal["reservoir", "recent", "herding"] = Field(
         "reservoir", description="how past examples are drawn for a round (learner/replay_draw.py)"
     )
+    user_share: float = Field(
+        0.01, gt=0, le=1, description="most that one user's events may weigh in a round"
+    )
+    user_item_events: int = Field(
+        0, ge=0, description="as how many events one user's on one item count, at most; 0: as all"
+    )
     holdout_share: float = Field(0.1, gt=0, lt=0.5, description="most recent slice held out")
     sequence_length: int = Field(50, ge=4, le=1000)
     batch_users: int = Field(64, ge=1)

@@ -93,6 +93,18 @@ class ServingSettings(BaseModel):
     exploration_pool: int = Field(
         50, ge=1, le=1000, description="best-ranked items that exploration chooses from"
     )
+    exposure_window_s: float = Field(
+        3600.0, gt=0, description="sliding window of the exposure figures and of the cap"
+    )
+    exposure_cap: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="most of a worker's recommendations in the window that one item may be in",
+    )
+    exposure_tags: tuple[str, ...] = Field(
+        (), max_length=50, description="groups of items whose exposure is told, by tag"
+    )
     sweep_users: int = Field(128, ge=1, description="profiles rebuilt in one slice of the sweep")
     commit_interval_s: float = Field(1.0, gt=0)
     stall_after_s: float = Field(60.0, gt=0, description="lag and no commit for so long: exit")

@@ -24,6 +24,7 @@ from profiles.errors import BadMessage
 from profiles.events import Recommendation, decode_item, decode_json, key64
 from profiles.fences import is_fence
 from profiles.key_store import KeyMap
+from profiles.policies import PolicyBoard
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
@@ -62,16 +63,19 @@ class ReadModel:
         self._names = Pseudonyms.of(settings.privacy)
         self._keys = None if service is None else KeyMap(service)
         keys = () if service is None else (Source(topics.keys, None),)
+        self._policies = PolicyBoard()
         self.sources = (
             *keys,
             Source(topics.items, None),
             Source(topics.releases, None),
+            Source(topics.policies, None),
             Source(topics.profiles, settings.api.users),
             Source(topics.recommendations, settings.api.users),
         )
         self._takers = {
             topics.items: self._take_item,
             topics.releases: self._take_notice,
+            topics.policies: self._take_order,
             topics.profiles: self._take_profile,
             topics.recommendations: self._take_recommendation,
             topics.keys: self._take_key,
@@ -84,13 +88,16 @@ class ReadModel:
             taker(record)
 
     def recommendation(self, user_id: str) -> Recommendation | None:
-        """The newest recommendation to a user, if it is kept."""
+        """The newest recommendation to a user, if it is kept, without what was blocked since."""
         for name in names_of(self._names, user_id):
             user = name.encode()
             payload = self.opened_recommendation(user, self._recommendations.get(user))
-            if payload is not None:
-                found = decode_json(payload, Recommendation)
-                return msgspec.structs.replace(found, user_id=user_id)
+            if payload is None:
+                continue
+            found = decode_json(payload, Recommendation)
+            allowed = [item for item in found.items if not self._is_blocked(item.item_id)]
+            if allowed or not found.items:
+                return msgspec.structs.replace(found, user_id=user_id, items=allowed)
         return None
 
     def profile(self, user_id: str) -> Profile | None:
@@ -169,6 +176,13 @@ class ReadModel:
             return  # the workers dead-letter it
         self._items[item.item_id] = CatalogueItem(item.item_id, item.title, item.tags)
         self._item_of[key64(item.item_id)] = item.item_id
+
+    def _is_blocked(self, item_id: str) -> bool:
+        item = self._items.get(item_id)
+        return self._policies.bars(item_id, item.tags if item is not None else ())
+
+    def _take_order(self, record: Record) -> None:
+        self._policies.put_payload(record.key, record.value)
 
     def _take_notice(self, record: Record) -> None:
         self._board.put_payload(record.value)

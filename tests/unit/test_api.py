@@ -164,7 +164,7 @@ def test_only_as_many_users_are_kept_as_the_setting_says() -> None:
         newest = encode(recommendation(user, "e1"))
         model.take(TOPICS.recommendations, [make_record(0, newest, user)])
     assert [model.recommendation(user) is not None for user in "abc"] == [False, True, True]
-    assert [source.newest for source in model.sources] == [None, None, 2, 2]
+    assert [source.newest for source in model.sources] == [None, None, None, 2, 2]
 
 
 def test_releases_and_items_are_told(http: TestClient) -> None:

@@ -62,6 +62,10 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         events.ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,
         texts, st.dictionaries(texts, numbers, max_size=3), st.floats(0, 1),
     ),
+    "PolicyOrder": st.builds(
+        events.PolicyOrder, st.sampled_from(["item", "tag", "freeze"]), texts, st.booleans(),
+        texts, numbers,
+    ),
     "OutcomeWindow": st.builds(
         events.OutcomeWindow, texts, texts, numbers, numbers,
         st.lists(

@@ -16,8 +16,9 @@ from learner.replay import ReplayBuffer
 from learner.rollout.desk import RolloutDesk
 from profiles.board import ReleaseBoard
 from profiles.config import Settings, load_settings
-from profiles.events import OutcomeCell, OutcomeWindow, ReleaseNotice, decode_notice
+from profiles.events import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice, decode_notice
 from profiles.metrics import LearnerMetrics
+from profiles.policies import PolicyBoard
 from profiles.registry import ReleaseStore
 from profiles.rollout import BUCKETS
 
@@ -36,6 +37,7 @@ class Board:
 
     def __init__(self) -> None:
         self.board = ReleaseBoard()
+        self.policies = PolicyBoard()
 
 
 class Reports:
@@ -147,6 +149,32 @@ def test_a_quiet_candidate_walks_from_shadow_to_canary_to_serving_by_time(tmp_pa
     told = bench.said[-1]
     assert (told.share, told.reason) == (0.0, "no harm seen at 100 s, with 0 events")
     assert {"shadow_paired_events", "canary_live_events_candidate"} <= told.metrics.keys()
+
+
+def test_under_a_freeze_nothing_is_promoted_and_harm_is_still_ended(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.notice("old", "serving")
+    bench.notice("new", "shadow", "old")
+    bench.feed.policies.put(PolicyOrder("freeze", "releases", True, "incident 12"))
+    bench.turn()
+    bench.now_s += 1_000.0
+    assert (bench.turn(), bench.stage()) == ([], "shadow")
+    assert bench.metric("driftline_releases_frozen") == 1
+    bench.start()  # the order outlives the learner
+    assert (bench.turn(), bench.stage()) == ([], "shadow")
+    bench.feed.policies.put(PolicyOrder("freeze", "releases", False))
+    assert bench.turn() == [("new", "canary")]
+    assert bench.metric("driftline_releases_frozen") == 0
+
+    bench.feed.policies.put(PolicyOrder("freeze", "releases", True))
+    bench.report("old", 0.3)
+    bench.report("new", 0.1)
+    assert bench.turn() == [("new", "refused")]
+    bench.notice("forced", "serving", "old")
+    bench.now_s += 1.0
+    bench.turn()
+    bench.report("forced", 0.05)
+    assert bench.turn() == [("old", "serving"), ("forced", "rolled-back")]
 
 
 def test_live_figures_refuse_a_canary_and_roll_a_fallen_release_back(tmp_path: Path) -> None:
