@@ -60,7 +60,7 @@ def test_readiness_is_true_at_every_stage_of_a_worker(
     prefix: str, tiny_language_model: Path, tmp_path: Path, repeats: int, record: Record
 ) -> None:
     times = max(1, repeats // 4)  # each walk starts two workers and a broker
-    with EmbeddedKafka(tmp_path / "kafka") as kafka, small_disk(tmp_path / "small", 24) as disk:
+    with EmbeddedKafka(tmp_path / "kafka") as kafka, small_disk(tmp_path / "small", 128) as disk:
         create_topics(kafka.bootstrap, topic_specs(prefix))
         with deploy(kafka.bootstrap, prefix, tiny_language_model, tmp_path) as made:
             made.environment["DRIFTLINE_STORE__DIRECTORY"] = str(disk / "data")
