@@ -39,7 +39,7 @@ DOCUMENTS = sorted(
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
-NOT_SETTINGS = {"DRIFTLINE_CONFIG"}
+NOT_SETTINGS = {"DRIFTLINE_CONFIG", "DRIFTLINE_DOMAIN"}
 SCRAPE_LABELS = {"job", "instance", "le"}
 
 
