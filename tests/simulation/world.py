@@ -143,6 +143,22 @@ class DictStore:
         self.flush()
 
 
+def _copy(before: Path, after: Path) -> None:
+    """The files as a crash would leave them.
+
+    The store is open, and its own compaction may delete a file under our hands: then it is copied
+    anew, since a crash leaves the files of one moment.
+    """
+    for attempt in range(20):
+        try:
+            shutil.copytree(before, after, ignore=shutil.ignore_patterns("LOCK"))
+        except shutil.Error:
+            assert attempt < 19, "the store's files do not keep still"
+            shutil.rmtree(after)
+        else:
+            return
+
+
 class RocksDisk:
     """A real store.  A crash leaves its files as they are: they are copied while it is open."""
 
@@ -156,7 +172,7 @@ class RocksDisk:
         self._turn += 1
         after = self._root / str(self._turn)
         if before.exists():
-            shutil.copytree(before, after, ignore=shutil.ignore_patterns("LOCK"))
+            _copy(before, after)
         self._let_go()
         self._open = PartitionStore(after)
         return self._open
