@@ -8,7 +8,7 @@ never depends on who was quicker.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -28,6 +28,10 @@ from stream.publisher import Publisher, Sent
 from stream.state_thread import StateThread
 
 ENCODE_BATCH = 128
+IN_VAIN_FOR_S = 60.0
+"""An item that did not come is not waited for again for so long."""
+MOST_IN_VAIN = 10_000
+"""Such items remembered; of more, the oldest are forgotten and waited for again."""
 
 
 class CatalogueFeed:
@@ -51,6 +55,7 @@ class CatalogueFeed:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._filling = asyncio.Lock()
+        self._in_vain: dict[str, float] = {}
         self.ready = asyncio.Event()
 
     async def take(self, chunk: Chunk) -> None:
@@ -72,14 +77,29 @@ class CatalogueFeed:
         self.ready.set()
 
     async def wait_for(self, items: set[str], timeout_s: float) -> None:
-        """Give messages that are already in the items topic the time to arrive."""
-        with contextlib.suppress(TimeoutError):
+        """Give messages that are already in the items topic, or will be soon, the time to arrive.
+
+        What was waited for in vain a short while ago is only looked for: an item that never comes
+        and is clicked again and again would hold up its listeners' partitions for good.
+        """
+        now_s = time.monotonic()
+        hoped = {item for item in items if not self._was_in_vain(item, now_s)}
+        known = self._path.catalog.rows
+        try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     await self._broadcast.caught_up()
-                    if items <= self._path.catalog.rows.keys():
+                    if hoped <= known.keys():
                         return
                     await asyncio.sleep(0.05)
+        except TimeoutError:
+            self._in_vain.update(dict.fromkeys(hoped - known.keys(), now_s))
+            for oldest in list(self._in_vain)[: max(0, len(self._in_vain) - MOST_IN_VAIN)]:
+                del self._in_vain[oldest]
+
+    def _was_in_vain(self, item: str, now_s: float) -> bool:
+        since_s = self._in_vain.get(item)
+        return since_s is not None and now_s - since_s < IN_VAIN_FOR_S
 
     async def fill_all(self) -> None:
         """Encode what is missing in any space that serves somebody."""
