@@ -24,6 +24,8 @@ from tests.unit.builders import ACTIONS, LAYOUT, NOW_S, at_once, make_event, mak
 
 pytestmark = pytest.mark.unit
 
+ITEMS = 30
+"""Of the catalogue of `make_path`."""
 SERVICE = MasterKeys(VersionedKeys({1: bytes(range(32))}))
 CODES = {name: at for at, name in enumerate(ACTIONS)}
 RULES = Rules(CODES, 10_000, 1e9)
@@ -86,7 +88,7 @@ def apply(
 ) -> tuple[Outcome, list[str]]:
     """Apply one event of each, the first at offset `start`.  Also: reasons of dead letters."""
     records = [
-        make_record(start + at, make_event(user, start + at, f"i{start + at}"))
+        make_record(start + at, make_event(user, start + at, f"i{(start + at) % ITEMS}"))
         for at, user in enumerate(users)
     ]
     decoded = decode_chunk(records, RULES, NOW_S)
