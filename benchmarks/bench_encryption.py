@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help=f"put it into {RESULT.name}")
     args = parser.parse_args()
     settings = load_settings()
     with tempfile.TemporaryDirectory() as root:
@@ -71,7 +71,10 @@ def main() -> None:
         "runs": {name: [round(rate) for rate in found] for name, found in rates.items()},
     }
     if args.write:
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        # One entry for each number of events: it decides how many users are new.
+        kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        kept[str(args.events)] = result
+        RESULT.write_text(json.dumps(kept, indent=2) + "\n")
     print(json.dumps(result))
 
 
