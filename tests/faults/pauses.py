@@ -47,7 +47,7 @@ def longest_pauses_s(
     """The longest pause of each partition in each turn (begin, end), all in one list.
 
     >>> longest_pauses_s({0: np.array([1.0, 2.0, 5.0, 6.0])}, [(0.0, 3.0), (3.0, 6.0)])
-    [3.0, 3.0]
+    [3.0, 1.0]
     """
     longest: list[float] = []
     for begin_s, end_s in turns_s:
