@@ -324,7 +324,7 @@ class EventPath:
         scanned, looked = source.store.scan(after), 0
         while block := list(itertools.islice(scanned, count)):
             names = [user for user, _ in block]
-            payloads = self._opened(source, names, [payload for _, payload in block])
+            payloads = source.opened(names, [payload for _, payload in block])
             for user, payload, key in zip(names, payloads, self._keys_of(names), strict=True):
                 last, looked = user, looked + 1
                 # Read straight from the bytes: most profiles are already rebuilt.
@@ -372,14 +372,6 @@ class EventPath:
         )
         source.store.flush()
         return [Message(user, None) for user in users], found
-
-    @staticmethod
-    def _opened(
-        source: Source, users: Sequence[bytes], payloads: Sequence[bytes | None]
-    ) -> Sequence[bytes | None]:
-        if source.keys is None:
-            return payloads
-        return source.keys.open_profiles(users, payloads, source.store)
 
     def note_read(self, read: Sequence[tuple[Space, list[str], Floats]]) -> None:
         """Words that a language model has read, each (texts, vectors) for the space of its release.

@@ -61,13 +61,18 @@ class Source:
         if len(self._own) > MAX_SEGMENTS:
             self._own.clear()
 
-    def stored(self, users: Sequence[bytes]) -> tuple[list[bytes | None], list[bool]]:
+    def stored(self, users: Sequence[bytes]) -> tuple[Sequence[bytes | None], list[bool]]:
         """Profiles of users, opened, and who has none stored."""
         payloads = self.store.get_many(users)
-        fresh = [payload is None for payload in payloads]
-        if self.keys is not None:
-            payloads = self.keys.open_profiles(users, payloads, self.store)
-        return payloads, fresh
+        return self.opened(users, payloads), [payload is None for payload in payloads]
+
+    def opened(
+        self, users: Sequence[bytes], payloads: Sequence[bytes | None]
+    ) -> Sequence[bytes | None]:
+        """Profiles as they were before they were sealed; None where the key is gone."""
+        if self.keys is None:
+            return payloads
+        return self.keys.open_profiles(users, payloads, self.store)
 
     def sealed(self, messages: list[Message]) -> list[Message]:
         """Outputs as they go to Kafka."""
