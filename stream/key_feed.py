@@ -14,12 +14,11 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from profiles.broker_access import security_options
-from profiles.errors import BrokerError
 from profiles.key_store import KeyMap
 from profiles.sealing import KeyService
 from profiles.settings.kafka import BrokerSettings
-from stream.outbox import connect, topic_partitions
+from stream.following import in_background, open_reader
+from stream.outbox import topic_partitions
 
 POLL_MS = 200
 READ_AGAIN_S = 1.0
@@ -41,15 +40,8 @@ class KeyFeed:
         cls, broker: BrokerSettings, topic: str, service: KeyService
     ) -> AsyncIterator[Self]:
         """Read the topic to its present end, then follow it.  Raises: BrokerError, TopicError."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=broker.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            **security_options(broker),
-        )
-        await connect(consumer, broker)
-        feed = cls(consumer, KeyMap(service))
-        try:
+        async with open_reader(broker, "the users' keys") as consumer:
+            feed = cls(consumer, KeyMap(service))
             numbers = (await topic_partitions(consumer._client, topic))[topic]
             places = [TopicPartition(topic, number) for number in numbers]
             consumer.assign(places)
@@ -57,17 +49,8 @@ class KeyFeed:
             ends = await consumer.end_offsets(places)
             while [at for at in places if await consumer.position(at) < ends[at]]:
                 await feed._poll()
-            following = asyncio.create_task(feed._follow())
-            try:
+            async with in_background(feed._follow()):
                 yield feed
-            finally:
-                following.cancel()
-                with suppress(asyncio.CancelledError):
-                    await following
-        except KafkaError as error:
-            raise BrokerError(f"the users' keys cannot be read: {error!r}") from error
-        finally:
-            await consumer.stop()
 
     async def open(self, purpose: bytes, user: bytes, payload: bytes) -> bytes | None:
         """A payload, opened; None when its user's key does not come within `KEY_WAIT_S`."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
-from profiles.broker_access import security_options
-from profiles.errors import BrokerError
 from profiles.logs import get_logger
 from profiles.settings.kafka import BrokerSettings
 from stream.api.read_model import Source
-from stream.outbox import connect, topic_partitions
+from stream.following import in_background, open_reader
+from stream.outbox import topic_partitions
 
 if TYPE_CHECKING:
     from stream.chunks import Record  # which would import Faust
@@ -48,28 +46,13 @@ class Feed:
         cls, broker: BrokerSettings, sources: Sequence[Source], take: Take
     ) -> AsyncIterator[Self]:
         """Connect and read in the background.  Raises: BrokerError, TopicError."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=broker.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=4 * 2**20,
-            **security_options(broker),
-        )
-        await connect(consumer, broker)
-        feed = cls(consumer, take)
-        try:
+        async with open_reader(
+            broker, "the topics", max_partition_fetch_bytes=4 * 2**20
+        ) as consumer:
+            feed = cls(consumer, take)
             await feed._begin(sources)
-            reading = asyncio.create_task(feed._read())
-            try:
+            async with in_background(feed._read()):
                 yield feed
-            finally:
-                reading.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reading
-        except KafkaError as error:
-            raise BrokerError(f"the topics cannot be read: {error!r}") from error
-        finally:
-            await consumer.stop()
 
     def why_not_live(self) -> str | None:
         """None while it reads."""
