@@ -90,8 +90,8 @@ def _truncate(path: Path) -> None:
 def test_damaged_local_stores_are_rebuilt_from_the_changelog(
     deployment: Deployment, repeats: int, record: Record
 ) -> None:
-    # In the long lane 60 stores, each damage ten times.
-    each, turns = 0, 1 if repeats == 1 else repeats // 2 * len(DAMAGES) // PARTITIONS
+    # A store for each partition is hurt in a turn: so many turns try each damage `repeats` times.
+    each, turns = 0, 1 if repeats == 1 else repeats * len(DAMAGES) // PARTITIONS
     done: Counter[Callable[[Path], None]] = Counter()
     worker = deployment.start_quick_worker()
     for turn in range(turns):
