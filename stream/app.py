@@ -39,6 +39,7 @@ from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
 from stream.instance import instance_directory
 from stream.language_model import LanguageModel
+from stream.membership import Membership
 from stream.policy_feed import PolicyFeed
 from stream.publisher import Publisher
 from stream.rules_feed import RulesFeed
@@ -82,6 +83,7 @@ class _Process:
         self._settings = settings
         self._language_model = language_model
         self._directory = directory
+        self._membership = Membership(directory)
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
         self._worker: Worker | None = None
@@ -185,6 +187,9 @@ class _Process:
             ]
             stack.push_async_callback(_cancel, tasks)
             log.info("worker starting", instance=self._directory.name, http=endpoint.port)
+            await asyncio.to_thread(
+                self._membership.leave_behind, broker, settings.serving.group, access
+            )
             try:
                 await app.start()
                 await items.start()
@@ -263,6 +268,7 @@ class _Process:
         # weak=False: Faust would let go of a local function.
         @app.on_partitions_assigned.connect(weak=False)
         async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+            self._membership.note(app.member_id)
             numbers = {tp.partition for tp in assigned if tp.topic == worker.topics.events}
             await worker.partitions.assign(numbers)
 

@@ -136,6 +136,11 @@ class ChunkConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def member_id(self) -> str:
+        """Under which id the group knows this consumer; empty before it has joined."""
+        return str(self._thread._ensure_consumer()._coordinator.member_id)
+
     def _new_offset(self, tp: TP) -> int | None:
         """The offset to commit: the end of the acknowledged chunks that follow on one another."""
         acked, firsts = self._acked[tp], self._firsts[tp]
@@ -239,4 +244,13 @@ class ChunkApp(faust.App):
 
     def committed(self, tp: TP) -> int:
         """The offset committed for a partition, 0 when there is none."""
-        return cast(ChunkConsumer, self.consumer)._committed_offset.get(tp) or 0
+        return self._chunks._committed_offset.get(tp) or 0
+
+    @property
+    def member_id(self) -> str:
+        """Under which id the group knows this app's consumer; empty before it has joined."""
+        return self._chunks.member_id
+
+    @property
+    def _chunks(self) -> ChunkConsumer:
+        return cast(ChunkConsumer, self.consumer)

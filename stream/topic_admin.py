@@ -8,30 +8,23 @@ stored offsets belong to a log that is gone.
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import (
-    KafkaConfigurationError,
     KafkaError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
-from kafka.net.compat import KafkaNetClient
 
 from profiles.errors import BrokerError, TopicError
 from profiles.topics import TopicSpec
+from stream.broker_admin import RETRY_PAUSE_S, TIMEOUT_S, admin_client
 
 __all__ = ["check_offsets", "check_topics", "check_unchanged", "create_topics", "topic_ids"]
-
-# The promise is an answer within 10 s, even from a machine that is not there.
-TIMEOUT_S = 9.0
-RETRY_PAUSE_S = 0.1
 
 
 def create_topics(
@@ -46,7 +39,7 @@ def create_topics(
 
     Raises: BrokerError if the broker cannot be reached; TopicError if it refuses a topic.
     """
-    with _admin(bootstrap, timeout_s, client_options) as admin:
+    with admin_client(bootstrap, timeout_s, client_options) as admin:
         present = {topic["name"] for topic in _described(admin, [spec.name for spec in specs])}
         wanted = {
             spec.name: {
@@ -85,7 +78,7 @@ def check_topics(
     Raises: TopicError naming each wrong topic, what was found and what to do; BrokerError.
     """
     names = [spec.name for spec in specs]
-    with _admin(bootstrap, timeout_s, client_options) as admin:
+    with admin_client(bootstrap, timeout_s, client_options) as admin:
         partitions = {t["name"]: len(t["partitions"]) for t in _described(admin, names)}
         policies = _cleanup_policies(admin, [name for name in names if name in partitions])
     problems: list[str] = []
@@ -123,7 +116,7 @@ def topic_ids(
 
     Raises: TopicError if one does not exist; BrokerError, also for a broker older than 2.8.
     """
-    with _admin(bootstrap, timeout_s, client_options) as admin:
+    with admin_client(bootstrap, timeout_s, client_options) as admin:
         ids = {topic["name"]: topic.get("topic_id") for topic in _described(admin, names)}
     if missing := sorted(set(names) - ids.keys()):
         raise TopicError(f"topic {missing[0]!r} does not exist: run `driftline topics create`")
@@ -148,7 +141,7 @@ def operations_on(
 
     A topic that we may not even see is left out.  Raises: BrokerError, TopicError.
     """
-    with _admin(bootstrap, timeout_s, client_options) as admin:
+    with admin_client(bootstrap, timeout_s, client_options) as admin:
         return {
             topic["name"]: frozenset(
                 str(operation).replace("_", "").lower()
@@ -193,7 +186,7 @@ def check_offsets(
     Kafka's clients pass over what retention has deleted without a word.
     Raises: TopicError naming each partition and how many of its records are gone; BrokerError.
     """
-    with _admin(bootstrap, timeout_s, client_options) as admin:
+    with admin_client(bootstrap, timeout_s, client_options) as admin:
         committed = {
             place: found.offset
             for place, found in _committed(admin, group, timeout_s).items()
@@ -260,73 +253,3 @@ def _parts(policy: str) -> frozenset[str]:
     True
     """
     return frozenset(part.strip() for part in policy.split(","))
-
-
-@contextmanager
-def _admin(
-    bootstrap: str, timeout_s: float, client_options: Mapping[str, object] | None
-) -> Iterator[Any]:
-    """A connected admin client, whose errors come out as BrokerError."""
-    addresses = [address.strip() for address in bootstrap.split(",")]
-    deadline = time.monotonic() + timeout_s
-    # kafka-python leaves a socket open for every connection that is refused: let ours be refused.
-    while not any(_accepts(address, deadline) for address in addresses):
-        if time.monotonic() + RETRY_PAUSE_S > deadline:
-            raise BrokerError(
-                f"no Kafka answered at {bootstrap} within {timeout_s:g} s; check "
-                "DRIFTLINE_BROKER__BOOTSTRAP, or start one with `driftline broker`"
-            )
-        time.sleep(RETRY_PAUSE_S)
-    timeout_ms = max(1, int((deadline - time.monotonic()) * 1000))
-    made: list[Any] = []
-
-    def make_client(**options: Any) -> Any:
-        made.append(KafkaNetClient(**options))
-        return made[0]
-
-    options: dict[str, object] = {
-        "bootstrap_servers": addresses,
-        "bootstrap_timeout_ms": timeout_ms,
-        "request_timeout_ms": int(timeout_s * 1000),
-        "reconnect_backoff_max_ms": 500,
-        "kafka_client": make_client,
-        **(client_options or {}),
-    }
-    try:
-        admin = KafkaAdminClient(**options)
-    except (KafkaConfigurationError, ValueError) as error:
-        raise BrokerError(
-            f"cannot connect to Kafka at {bootstrap!r}: {error}; check the broker settings"
-        ) from error
-    except KafkaError as error:
-        # Its constructor leaves its thread and sockets behind when it fails.
-        for client in made:
-            client.close()
-            client._manager._net.stop()
-        raise BrokerError(
-            f"{bootstrap} accepts connections, but no Kafka answered within {timeout_s:g} s; check "
-            "that it is Kafka, and the security protocol, user, password and certificates"
-        ) from error
-    try:
-        yield admin
-    except KafkaError as error:
-        raise BrokerError(
-            f"Kafka at {bootstrap} did not do what was asked: {error}; look at the broker's log"
-        ) from error
-    finally:
-        admin.close()
-
-
-def _accepts(address: str, deadline: float) -> bool:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise BrokerError(
-            f"{address!r} is no broker address; "
-            "DRIFTLINE_BROKER__BOOTSTRAP is host:port[,host:port]"
-        )
-    left_s = max(RETRY_PAUSE_S, deadline - time.monotonic())
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=left_s).close()
-    except (OSError, OverflowError):
-        return False
-    return True
