@@ -132,6 +132,7 @@ class Stage:
             actions=self.timeline.actions[events],
             values=np.nan_to_num(self.timeline.data.values[events]).astype(np.float32),
             ts=self.timeline.data.ts[events],
+            appended_ms=np.zeros(len(events), np.int64),
         )
         apply_batch(records, batch, self.space, self.catalog, 1, 0.0)
         return records

@@ -6,7 +6,9 @@ about as many events as each other are advanced together, whole sequences at a t
 
 Exactly once, in effect: an event at or before the offset that a profile names was applied before
 (a replay after a crash); an event whose id is in the profile's ring of recent ids was produced
-twice.  Both are skipped here, and nowhere else.
+twice.  Both are skipped here, and nowhere else.  Where the rate of a user's events is capped
+(`profiles.rate_cap`), those beyond it are refused here: judged record by record, since one record
+with words and an item is two events here, and by nothing but what profile and log say.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.head import Floats
+from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
 from profiles.said import step_vectors
 from profiles.scoring import unseen_ranks
@@ -35,7 +38,8 @@ class Batch:
 
     `users` (M,) row of each event's user in the records; `item_rows` (M,) catalogue rows, -1 for
     words, whose vectors must be in `space.texts`; `event_keys`, `item_keys` (M,) 64-bit names of
-    ids, and of words; `ts` (M,) Unix seconds; `values` 0 for none.
+    ids, and of words; `ts` (M,) Unix seconds; `values` 0 for none; `appended_ms` (M,) when the
+    broker took each, Unix ms.  Events of one user at one offset are one record.
     """
 
     users: Rows
@@ -46,6 +50,7 @@ class Batch:
     actions: npt.NDArray[np.int64]
     values: Floats
     ts: npt.NDArray[np.float64]
+    appended_ms: npt.NDArray[np.int64]
 
     def take(self, where: Rows) -> Batch:
         """The same events, fewer."""
@@ -58,6 +63,7 @@ class Batch:
             self.actions[where],
             self.values[where],
             self.ts[where],
+            self.appended_ms[where],
         )
 
 
@@ -66,13 +72,14 @@ class Applied:
     """What became of a batch: positions in it.
 
     `applied` moved a profile; `replayed` were at or before the profile's offset; `repeated` had a
-    recent event id.  `ranks` are the prequential ranks of the events in `ranked`, each taken
-    before its event was applied (0 is best).
+    recent event id; `refused` were beyond their user's rate.  `ranks` are the prequential ranks of
+    the events in `ranked`, each taken before its event was applied (0 is best).
     """
 
     applied: Rows
     replayed: Rows
     repeated: Rows
+    refused: Rows
     ranked: Rows
     ranks: npt.NDArray[np.int64]
 
@@ -84,18 +91,17 @@ def apply_batch(
     catalog: Catalog,
     topic_key: int,
     prequential_share: float,
+    cap: RateCap | None = None,
 ) -> Applied:
     """Apply a batch, in place.  Stale profiles are rebuilt first (first touch).
 
     Args:
         topic_key: `key64` of the input topic's identity; offsets of another topic do not compare.
         prequential_share: of the events, chosen by a hash of their id, how many are ranked.
+        cap: of each user's rate.
     """
-    replayed = (records["topic"][batch.users] == np.uint64(topic_key)) & (
-        batch.offsets <= records["offset"][batch.users]
-    )
-    repeated = _repeated(records, batch, ~replayed)
-    applied = np.flatnonzero(~replayed & ~repeated)
+    verdict = judge(records, batch, topic_key, cap)
+    applied = verdict.applied
     todo = batch.take(applied)
     # Position of every event among its user's events in this batch.
     order = np.argsort(todo.users, kind="stable")
@@ -124,29 +130,74 @@ def apply_batch(
     records["topic"][users] = np.uint64(topic_key)
     records["events"][users] += counts.astype(np.uint32)
     records["revision"][users] += counts.astype(np.uint32)
+    records["used_until_us"][users] = 0 if cap is None else verdict.used_until_us[users]
     ranked = np.flatnonzero(ranks >= 0)
     return Applied(
         applied=applied,
-        replayed=np.flatnonzero(replayed),
-        repeated=np.flatnonzero(repeated),
+        replayed=np.flatnonzero(verdict.replayed),
+        repeated=np.flatnonzero(verdict.repeated),
+        refused=np.flatnonzero(verdict.refused),
         ranked=applied[ranked],
         ranks=ranks[ranked],
     )
 
 
-def _repeated(
-    records: Records, batch: Batch, candidates: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Events whose id is among the user's most recent ones, in order of arrival."""
-    repeated = np.zeros(len(batch.users), dtype=np.bool_)
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of a batch.  Shapes: replayed, repeated, refused (M,); used_until_us (B,)
+    by user, afterwards, of the rate cap."""
+
+    replayed: npt.NDArray[np.bool_]
+    repeated: npt.NDArray[np.bool_]
+    refused: npt.NDArray[np.bool_]
+    used_until_us: npt.NDArray[np.int64]
+
+    @property
+    def applied(self) -> Rows:
+        """Positions of the events that count."""
+        return np.flatnonzero(~(self.replayed | self.repeated | self.refused))
+
+
+def judge(records: Records, batch: Batch, topic_key: int, cap: RateCap | None) -> Verdict:
+    """Which events count; changes nothing.  Arguments are those of `apply_batch`."""
+    replayed = (records["topic"][batch.users] == np.uint64(topic_key)) & (
+        batch.offsets <= records["offset"][batch.users]
+    )
+    count = len(batch.users)
+    repeated, refused = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+    verdict = Verdict(replayed, repeated, refused, records["used_until_us"].copy())
     once = np.bincount(batch.users, minlength=len(records))[batch.users] == 1
-    alone = np.flatnonzero(candidates & once)
+    alone = np.flatnonzero(~replayed & once)
     recent = records["recent"][batch.users[alone]]
     repeated[alone] = (recent == batch.event_keys[alone, None]).any(axis=1)
-    # Several events of one user: the ring moves between them, so they go one by one.
+    if cap is not None:
+        _charge(verdict, batch, alone[~repeated[alone]], cap)
+    _judge_in_order(verdict, records, batch, np.flatnonzero(~replayed & ~once), cap)
+    return verdict
+
+
+def _charge(verdict: Verdict, batch: Batch, alone: Rows, cap: RateCap) -> None:
+    """Judge events that are their users' only ones in the batch."""
+    users = batch.users[alone]
+    after = [
+        cap.used_until_us(*known)
+        for known in zip(
+            verdict.used_until_us[users].tolist(), batch.appended_ms[alone].tolist(), strict=True
+        )
+    ]
+    found = np.array(after, dtype=np.int64)
+    verdict.refused[alone] = found == 0
+    verdict.used_until_us[users[found > 0]] = found[found > 0]
+
+
+def _judge_in_order(
+    verdict: Verdict, records: Records, batch: Batch, rows: Rows, cap: RateCap | None
+) -> None:
+    """Several events of one user: the ring of ids moves between them, so they go one by one."""
     rings: dict[int, list[int]] = {}
+    judged: dict[int, tuple[int, bool]] = {}
     size = records["recent"].shape[1]
-    for at in np.flatnonzero(candidates & ~once).tolist():
+    for at in rows.tolist():
         user, event_key = int(batch.users[at]), int(batch.event_keys[at])
         ring = rings.get(user)
         if ring is None:
@@ -155,10 +206,23 @@ def _repeated(
             stored = records["recent"][user].tolist()
             ring = rings[user] = [key for key in stored[turn:] + stored[:turn] if key]
         if event_key in ring[-size:]:
-            repeated[at] = True
-        else:
-            ring.append(event_key)
-    return repeated
+            verdict.repeated[at] = True
+            continue
+        if cap is not None:
+            offset = int(batch.offsets[at])
+            before, is_refused = judged.get(user, (-1, False))
+            if offset != before:  # else the second event of one record goes the way of the first
+                after_us = cap.used_until_us(
+                    int(verdict.used_until_us[user]), int(batch.appended_ms[at])
+                )
+                is_refused = after_us == 0
+                judged[user] = offset, is_refused
+                if not is_refused:
+                    verdict.used_until_us[user] = after_us
+            if is_refused:
+                verdict.refused[at] = True
+                continue
+        ring.append(event_key)
 
 
 def _advance_users(

@@ -42,6 +42,12 @@ class WorkerMetrics:
             ["kind"],
             registry=registry,
         )
+        self.events_refused = Counter(
+            "driftline_events_refused",
+            "Well-formed events that were dropped, without a dead letter (reason: rate)",
+            ["reason"],
+            registry=registry,
+        )
         self.dead_letters = Counter(
             "driftline_dead_letters",
             "Messages sent to a dead-letter topic",

@@ -11,6 +11,9 @@ stored or sent.  A user of two events takes 0.9 KB instead of 2.2.
 
 State and profile are stored in float16 by default and computed with in float32: rounding after
 every event changes none of a thousand rankings noticeably (docs/decisions/0019).
+
+What the rate cap knows of a user (`profiles.rate_cap`) is written behind the history, as version 3,
+and only where there is something to know: without a cap records are byte for byte of version 2.
 """
 
 from __future__ import annotations
@@ -30,7 +33,11 @@ from profiles.sealing import is_sealed
 
 RECORD_VERSION = 2
 """2: event ids are named by `profiles.event_keys`; the history comes last, event by event."""
+CAPPED_VERSION = 3
+"""The same, with eight bytes of the rate cap behind the history; in memory it is version 2, too."""
+CAP_BYTES = 8
 
+_CAPPED = bytes([CAPPED_VERSION])
 _REMEDY = (
     "profile and model sizes cannot change under a running deployment: use a new topic prefix, or "
     "restore the old settings"
@@ -77,9 +84,15 @@ class RecordLayout:
         `emit_offset`, `emit_event`, `emit_ms`: cause and time (Unix ms) of the last
         recommendation; `recent`: ring of hashed event ids; `seen`: Bloom filter of items;
         `interest`: declared interests in the space of `interest_release`;
-        `history`: the ring of events (item key, Unix seconds, action index, value).
+        `history`: the ring of events (item key, Unix seconds, action index, value);
+        `used_until_us`: of the rate cap (`profiles.rate_cap`), 0 for nothing.
         """
         return _dtype(self)
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes of a stored profile whose ring is full, without what the rate cap adds."""
+        return self.dtype.itemsize - CAP_BYTES
 
     @property
     def event_bytes(self) -> int:
@@ -89,10 +102,10 @@ class RecordLayout:
     @property
     def bytes_without_history(self) -> int:
         """Bytes of a profile that remembers nothing."""
-        return self.dtype.itemsize - self.history * self.event_bytes
+        return self.whole_bytes - self.history * self.event_bytes
 
     def stored_bytes(self, records: Records) -> npt.NDArray[np.int64]:
-        """Bytes that each profile takes where it is stored.  Shapes: (B,) -> (B,)."""
+        """Bytes up to the end of each stored history.  Shapes: (B,) -> (B,)."""
         kept = np.minimum(records["events"], self.history).astype(np.int64)
         stored: npt.NDArray[np.int64] = self.bytes_without_history + kept * self.event_bytes
         return stored
@@ -132,6 +145,7 @@ def _dtype(layout: RecordLayout) -> np.dtype[np.void]:
             ("recent", "<u8", (layout.recent_ids,)),
             ("seen", "u1", (layout.seen_bytes,)),
             ("history", EVENT_DTYPE, (layout.history,)),
+            ("used_until_us", "<i8"),
         ]
     )
 
@@ -157,7 +171,10 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Rec
     # Filled up with zeros to whole records, which is what was cut off.
     whole = bytearray().join([payload[:size].ljust(size, b"\x00") for payload in payloads])
     records = np.frombuffer(whole, dtype=layout.dtype)
-    good = (records["version"] == RECORD_VERSION) & (records["layout"] == layout.checksum)
+    capped = records["version"] == CAPPED_VERSION
+    records["used_until_us"] = 0  # a tail may have got there
+    good = (records["version"] == RECORD_VERSION) | capped
+    good &= records["layout"] == layout.checksum
     if not good.all():
         if any(map(is_sealed, payloads)):
             raise SealError(
@@ -166,10 +183,12 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Rec
             )
         raise StoreCorruptError(
             f"{int((~good).sum())} of {len(payloads)} stored profiles carry another record "
-            f"version or layout than {RECORD_VERSION}/{layout.checksum}; {_REMEDY}"
+            f"version or layout than {RECORD_VERSION} or {CAPPED_VERSION}/{layout.checksum}; "
+            f"{_REMEDY}"
         )
     lengths = np.fromiter(map(len, payloads), dtype=np.int64, count=len(payloads))
-    own = layout.stored_bytes(records)
+    history_ends = layout.stored_bytes(records)
+    own = history_ends + CAP_BYTES * capped
     if (lengths < own).any():
         wrong = int(np.argmax(lengths < own))
         raise StoreCorruptError(
@@ -180,6 +199,14 @@ def decode_records(layout: RecordLayout, payloads: Sequence[bytes]) -> tuple[Rec
     for at in np.flatnonzero(lengths > own).tolist():
         tails[at] = payloads[at][own[at] :]
         records["history"][at, min(int(records["events"][at]), layout.history) :] = 0
+    if capped.any():
+        rows = np.flatnonzero(capped)
+        cut = [slice(end, end + CAP_BYTES) for end in history_ends[rows].tolist()]
+        known = b"".join([payloads[at][part] for at, part in zip(rows.tolist(), cut, strict=True)])
+        records["used_until_us"][rows] = np.frombuffer(known, "<i8")
+        records["version"][rows] = RECORD_VERSION
+        for at in rows.tolist():
+            records["history"][at, min(int(records["events"][at]), layout.history) :] = 0
     return records, tails
 
 
@@ -192,6 +219,9 @@ def encode_records(
     starts = range(0, len(joined), size)
     own = layout.stored_bytes(records).tolist()
     fixed = [joined[start : start + length] for start, length in zip(starts, own, strict=True)]
+    capped = np.flatnonzero(records["used_until_us"])
+    for at, known in zip(capped.tolist(), records["used_until_us"][capped].tolist(), strict=True):
+        fixed[at] = _CAPPED + fixed[at][1:] + known.to_bytes(CAP_BYTES, "little", signed=True)
     if tails is None or not any(tails):
         return fixed
     return [record + tail for record, tail in zip(fixed, tails, strict=True)]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from profiles.applying import Applied, Batch, apply_batch
 from profiles.catalog import Catalog, Rows
+from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
 from profiles.rollout import in_canary
 from profiles.space import Space
@@ -58,21 +59,24 @@ def apply_to_arms(
     catalog: Catalog,
     topic_key: int,
     prequential_share: float,
+    cap: RateCap | None = None,
 ) -> list[Applied]:
     """`apply_batch` for each arm's events; positions in what comes back are those of `batch`."""
     if len(arms) == 1:
-        return [apply_batch(records, batch, arms[0].space, catalog, topic_key, prequential_share)]
+        space = arms[0].space
+        return [apply_batch(records, batch, space, catalog, topic_key, prequential_share, cap)]
     found: list[Applied] = []
     for arm in arms:
         where = arm.among(batch.users)
         part = apply_batch(
-            records, batch.take(where), arm.space, catalog, topic_key, prequential_share
+            records, batch.take(where), arm.space, catalog, topic_key, prequential_share, cap
         )
         found.append(
             Applied(
                 applied=where[part.applied],
                 replayed=where[part.replayed],
                 repeated=where[part.repeated],
+                refused=where[part.refused],
                 ranked=where[part.ranked],
                 ranks=part.ranks,
             )
@@ -88,6 +92,7 @@ def joined(parts: Sequence[Applied]) -> Applied:
         applied=np.concatenate([part.applied for part in parts]),
         replayed=np.concatenate([part.replayed for part in parts]),
         repeated=np.concatenate([part.repeated for part in parts]),
+        refused=np.concatenate([part.refused for part in parts]),
         ranked=np.concatenate([part.ranked for part in parts]),
         ranks=np.concatenate([part.ranks for part in parts]),
     )

@@ -281,5 +281,8 @@ def to_batch(chunks: Sequence[Decoded], catalog: Catalog, actions: Mapping[str, 
         .astype(np.float16)
         .astype(np.float32),
         ts=np.array([event.ts for event in events], dtype=np.float64),
+        appended_ms=np.array(
+            [record.timestamp for chunk in chunks for record in chunk.records], dtype=np.int64
+        ),
     )
     return Columns(batch, events, users, slices, chunk_of_user)

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from profiles.applying import Applied, Batch
+from profiles.applying import Applied, Batch, judge
 from profiles.catalog import Catalog, Rows
 from profiles.events import Request
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
+from profiles.rate_cap import RateCap
 from profiles.rollout import OutcomeSums
 from profiles.rules import Rules, Ruling
 from profiles.said import DEFAULT_MEMORY, Tail, TextMemory, read_tail
@@ -76,6 +77,7 @@ class EventPath:
         self.canary: Canary | None = None
         self.outcomes: dict[str, OutcomeSums] = {}
         self._settings = settings
+        self._cap = RateCap.of(settings.user_events_per_minute)
         self._memory = memory
         self._actions = actions
         self._action_names = list(actions)
@@ -145,6 +147,10 @@ class EventPath:
             new += is_new
         loaded = self._loaded(users, payloads, new)
         words = np.flatnonzero(batch.item_rows < 0)
+        if len(words) and self._cap is not None:
+            # Who talks faster than she may must not keep the language model busy.
+            heard = judge(loaded.records, batch, parts[0].source.topic_key, self._cap).applied
+            words = np.intersect1d(words, heard)
         said = [(int(batch.users[at]), columns.events[at].text or "") for at in words.tolist()]
         if missing := unread(arms, loaded.records, loaded.tails, said):
             return missing
@@ -157,6 +163,7 @@ class EventPath:
             self.catalog,
             parts[0].source.topic_key,  # partitions of a round are of one topic
             self._settings.prequential_share,
+            self._cap,
         )
         applied = joined(applied_by_arm)
         self._count(batch, applied)
@@ -495,6 +502,10 @@ class EventPath:
             metrics.duplicates.labels("offset").inc(len(applied.replayed))
         if len(applied.repeated):
             metrics.duplicates.labels("id").inc(len(applied.repeated))
+        if len(applied.refused):
+            # Of a record that is two events here, one.
+            places = zip(batch.users[applied.refused], batch.offsets[applied.refused], strict=True)
+            metrics.events_refused.labels("rate").inc(len(set(places)))
 
     def _count_ranks(self, space: Space, users: Sequence[bytes], applied: Applied) -> None:
         """Note how a release did.  `users`: whose event each rank belongs to."""

@@ -54,7 +54,7 @@ def measure(lengths: list[int], settings: Settings, seed: int) -> Result:
             {
                 "history": length,
                 "rebuild_us": round(rebuild_us, 1),
-                "record_bytes": layout.dtype.itemsize,
+                "record_bytes": layout.whole_bytes,
                 "disk_bytes_per_user": round(disk / USERS, 1),
             }
         )

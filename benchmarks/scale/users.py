@@ -89,7 +89,7 @@ def measure(sizes: list[int], events: int, settings: Settings, seed: int) -> Res
     counts = [row["users"] for row in rows]
     return {
         "profiles": "synthetic, 30 events on average (geometric)",
-        "record_bytes": layout_of(settings).dtype.itemsize,
+        "record_bytes": layout_of(settings).whole_bytes,
         "sizes": rows,
         "exponent_event": exponent(counts, [row["event_us"] for row in rows]),
         "exponent_disk": exponent(counts, [row["disk_bytes"] for row in rows]),

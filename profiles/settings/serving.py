@@ -60,6 +60,13 @@ class ServingSettings(BaseModel):
     )
     max_ahead_s: float = Field(300.0, ge=0, description="how far ahead an event may be dated")
     max_message_bytes: int = Field(65_536, ge=256, description="larger messages are dead letters")
+    user_events_per_minute: int = Field(
+        0,
+        ge=0,
+        le=60_000_000,
+        description="most events of one user that count, all at once or over a minute; the others "
+        "are dropped and counted; 0: no limit, which an import needs",
+    )
     chunk_records: int = Field(
         4000, ge=1, le=100_000, description="events applied in one batch, at most"
     )

@@ -1,7 +1,9 @@
 """What should have happened: every valid event once, in order, by user.
 
 The rules of the contract are written down here a second time, on plain JSON.  An event is dead if
-it breaks one; it is a repetition if its id is among the user's `recent_ids` last applied ones.
+it breaks one; it is a repetition if its id is among the user's `recent_ids` last applied ones;
+where the rate is capped, it is refused if its user has used up her minute (the setting is supposed
+not to have changed).
 Two rules depend on when a worker looked (an item that came late, a time barely in the future):
 there, and only there, the dead-letter topic is believed.
 """
@@ -48,6 +50,7 @@ class Ledger:
 
     produced: int
     repeated: int
+    over_rate: int
     users: tuple[bytes, ...]
     index: dict[bytes, int]
     first: Ints
@@ -79,6 +82,20 @@ class _Log:
 
     recent: deque[tuple[str, bool]]
     rows: list[tuple[int, int, float, float, int, int]] = field(default_factory=list)
+    used_until_us: int = 0
+
+    def may_count(self, appended_ms: int, per_minute: int) -> bool:
+        """Whether one more event is within the user's rate, which it then uses up."""
+        if not per_minute:
+            return True
+        now_us, minute_us = 1000 * appended_ms, 60 * 10**6
+        if self.used_until_us - now_us > 2 * minute_us:  # the broker's clock was set back
+            self.used_until_us = now_us
+        until_us = max(self.used_until_us, now_us) + minute_us // per_minute
+        if until_us - now_us > minute_us:
+            return False
+        self.used_until_us = until_us
+        return True
 
 
 def keep_ledger(
@@ -89,10 +106,11 @@ def keep_ledger(
 ) -> Ledger:
     """Read the events topic.  `dead_lettered`: what the workers set aside, and why."""
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
+    per_minute = settings.serving.user_events_per_minute
     logs: dict[bytes, _Log] = {}
     dead: dict[Place, str] = {}
     appended_ms: dict[Place, int] = {}
-    repeated = 0
+    repeated = over_rate = 0
     texts: dict[str, int] = {}
     for record in records:
         place = (record.partition, record.offset)
@@ -107,9 +125,15 @@ def keep_ledger(
             log = logs[record.key] = _Log(deque(maxlen=settings.profile.recent_ids))
         value = max(-KEPT_VALUE, min(KEPT_VALUE, event.get("value") or 0.0))
         action, behind = actions[event["action"]], len(catalogue.ids)
+        may_count: bool | None = None
         for is_said, item in _parts(event, catalogue, texts, settings.profile.text_chars):
             if (event["event_id"], is_said) in log.recent:
                 repeated += 1
+                continue
+            if may_count is None:  # of one record, words and act count together or not at all
+                may_count = log.may_count(record.timestamp_ms, per_minute)
+                over_rate += not may_count
+            if not may_count:
                 continue
             log.recent.append((event["event_id"], is_said))
             row = behind + item if is_said else item
@@ -121,6 +145,7 @@ def keep_ledger(
     return Ledger(
         produced=len(appended_ms),
         repeated=repeated,
+        over_rate=over_rate,
         users=tuple(logs),
         index={user: at for at, user in enumerate(logs)},
         first=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)[: len(count)],

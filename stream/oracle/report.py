@@ -16,7 +16,8 @@ class OracleReport:
 
     `events_lost` and `events_double_applied` are summed per user, so that one user's loss never
     hides behind another's repetition.  `events_repeated`: valid events that were produced again
-    and had to be skipped.  `dead_letters_missing`: events that break a rule and were not set
+    and had to be skipped; `events_over_rate`: those beyond their user's rate.
+    `dead_letters_missing`: events that break a rule and were not set
     aside; `dead_letters_unexpected`: good events that were.  `changelog_stale`: records that
     stand in the topic behind a newer one of their user.  `recommendations_unmatched`: made from a
     profile version that is in no record.  `swaps_by_partition`: changes of release among the
@@ -32,6 +33,7 @@ class OracleReport:
     events_lost: int
     events_double_applied: int
     events_repeated: int
+    events_over_rate: int
     dead_lettered: int
     dead_letters_missing: int
     dead_letters_unexpected: int

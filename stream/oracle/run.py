@@ -114,6 +114,7 @@ def examine(
         events_lost=counts.lost,
         events_double_applied=counts.doubled,
         events_repeated=ledger.repeated,
+        events_over_rate=ledger.over_rate,
         dead_lettered=dead_count + evidence.other_dead,
         dead_letters_missing=len(ledger.dead.keys() - dead.keys()),
         dead_letters_unexpected=len(dead.keys() - ledger.dead.keys()),

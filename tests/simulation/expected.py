@@ -38,6 +38,7 @@ class Produced:
     item_id: str
     ts: float
     text: str = ""
+    appended_s: float = 0.0
 
     @property
     def key(self) -> int:
@@ -56,6 +57,7 @@ class Expected:
     """
 
     recent_ids: int
+    per_minute: int = 0
     good: dict[bytes, list[Produced]] = field(default_factory=dict)
     floor: dict[bytes, int] = field(default_factory=dict)
     until: dict[bytes, int] = field(default_factory=dict)
@@ -69,13 +71,23 @@ class Expected:
         self.until[user] = position
 
     def counted(self, user: bytes, since: int = 0, before: int | None = None) -> list[Produced]:
-        """Events that make the profile: each id once among the last `recent_ids` that counted."""
+        """Events that make the profile: each id once among the last `recent_ids` that counted, and
+        where rates are capped, records for which an allowance was left: it is `per_minute` at most
+        and grows by as much in a minute."""
         ring: deque[tuple[str, bool]] = deque(maxlen=self.recent_ids)
+        left, since_s, judged, is_refused = float(self.per_minute), 0.0, -1, False
         found = []
         for event in self.good.get(user, []):
             is_inside = event.offset >= since and (before is None or event.offset < before)
             name = (event.event_id, bool(event.text))
             if is_inside and name not in ring:
+                if self.per_minute and event.offset != judged:
+                    earned = (event.appended_s - since_s) * self.per_minute / 60.0
+                    left = min(float(self.per_minute), left + earned)
+                    judged, since_s, is_refused = event.offset, event.appended_s, left < 1.0 - 1e-6
+                    left -= not is_refused
+                if is_refused:
+                    continue
                 ring.append(name)
                 found.append(event)
         return found

@@ -67,6 +67,7 @@ WITHOUT_ITEM, WITH_WORDS = (8, 9, 14), (8, 9, 10, 14)
 """Kinds of event, of 16; from 12 on they are produced twice, and 15 is bad."""
 EVENTS = (
     "words",
+    "refused by the rate",
     "killed, restarts",
     "killed, power cut",
     "killed, disk lost",
@@ -77,6 +78,9 @@ EVENTS = (
     "got its partition back",
 )
 STEPS = 30
+PER_MINUTE = 3
+PASSED_S = (0.0, 0.0, 1.0, 20.0, 7.0, 90.0)
+"""Between two records at the broker, where the rate of users' events is capped."""
 REBUILT = {"state", "profile", "interest", "release", "interest_release", "revision"}
 """Fields of a record that a rebuild in another release changes."""
 ITEMS = 12
@@ -105,7 +109,7 @@ def space(seed: int) -> Space:
 
 
 @cache
-def judge_of(layout: RecordLayout) -> Judge:
+def judge_of(layout: RecordLayout, per_minute: int) -> Judge:
     made = load_settings(
         model={"dim": SHAPE.dim, "layers": SHAPE.layers, "hidden": SHAPE.hidden, "lora_rank": 2},
         profile={
@@ -116,7 +120,7 @@ def judge_of(layout: RecordLayout) -> Judge:
             "texts": memory_of(layout).texts,
             "text_chars": TEXT_CHARS,
         },
-        serving={"max_message_bytes": 10_000},
+        serving={"max_message_bytes": 10_000, "user_events_per_minute": per_minute},
         actions={"click": 0.5, "hide": -1.0, "like": 1.0},
     )
     catalogue = read_catalogue(
@@ -148,6 +152,7 @@ class Schedule(RuleBasedStateMachine):
         self.serving = ServingSettings(k=3, user_interval_s=0.0)
         self.now_s = NOW_S
         self.event_s = START_S
+        self.appended_s = NOW_S
         self.release = 0
         self.canary: Canary | None = None
         self.numbers = [0] * USERS
@@ -159,12 +164,21 @@ class Schedule(RuleBasedStateMachine):
         self.is_promise_kept = True
 
     @initialize(
-        is_short=st.booleans(), interval_s=st.sampled_from([0.0, 0.0, 10.0]), end=FATES, codes=CODES
+        is_short=st.booleans(),
+        interval_s=st.sampled_from([0.0, 0.0, 10.0]),
+        is_capped=st.booleans(),
+        end=FATES,
+        codes=CODES,
     )
-    def begin(self, is_short: bool, interval_s: float, end: str, codes: list[int]) -> None:
+    def begin(
+        self, is_short: bool, interval_s: float, is_capped: bool, end: str, codes: list[int]
+    ) -> None:
         """`end`: every schedule ends in a crash, this one."""
         self.layout = SHORT if is_short else LONG
-        self.serving = ServingSettings(k=3, user_interval_s=interval_s)
+        self.expected.per_minute = PER_MINUTE if is_capped else 0
+        self.serving = ServingSettings(
+            k=3, user_interval_s=interval_s, user_events_per_minute=self.expected.per_minute
+        )
         self.disks = {name: self.new_disk() for name in "ab"}
         self.owner = self._start("a")
         self.end = end
@@ -204,13 +218,19 @@ class Schedule(RuleBasedStateMachine):
             action=ACTIONS[code % len(ACTIONS)],
             text=WORDS[code % len(WORDS)] if kind in WITH_WORDS else None,
         )
-        offset = log.append(name, encode(event))
+        self.appended_s += PASSED_S[code % len(PASSED_S)]
+        offset = log.append(name, encode(event), timestamp_ms=int(self.appended_s * 1000))
         good = self.expected.good.setdefault(name, [])
-        if event.text is not None:
-            happened["words"] += 1
-            good.append(Produced(offset, event.event_id, "", event.ts, event.text))
-        if event.item_id:
-            good.append(Produced(offset, event.event_id, event.item_id, event.ts))
+        before = len(self.expected.counted(name))
+        parts = [(event.text, "")] if event.text is not None else []
+        parts += [("", event.item_id)] if event.item_id else []
+        for text, item_id in parts:
+            good.append(
+                Produced(offset, event.event_id, item_id, event.ts, text or "", self.appended_s)
+            )
+        happened["words"] += event.text is not None
+        is_new = number == self.numbers[user] - 1
+        happened["refused by the rate"] += is_new and len(self.expected.counted(name)) == before
 
     @rule(user=st.integers(0, USERS - 1))
     def ask_for_erasure(self, user: int) -> None:
@@ -358,7 +378,7 @@ class Schedule(RuleBasedStateMachine):
         owner.commit()
         store = owner.source.store
         self.expected.check_final(store, self.layout)
-        judge_of(self.layout).judge(
+        judge_of(self.layout, self.expected.per_minute).judge(
             topics, self.expected, store, self.layout, frozenset(self.strangers)
         )
         if self.is_promise_kept:

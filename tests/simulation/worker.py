@@ -141,7 +141,10 @@ class SimulatedWorker:
         records = log.since(self.position, count)
         if not records:
             return
-        chunk = [make_record(raw.offset, raw.value, raw.key) for raw in records]
+        chunk = [
+            make_record(raw.offset, raw.value, raw.key, timestamp_ms=raw.timestamp_ms)
+            for raw in records
+        ]
         decoded = drop_unknown(decode_chunk(chunk, self._rules, now_s), self.path.catalog)
         end = records[-1].offset + 1
         part = Part(self.source, decoded, end)

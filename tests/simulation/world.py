@@ -38,10 +38,11 @@ class Topic:
         value: bytes | None,
         writer: str = "",
         headers: tuple[tuple[str, bytes], ...] = (),
+        timestamp_ms: int = int(NOW_S * 1000),
     ) -> int:
         """Returns: the offset of the record."""
         offset = self.end
-        self.records.append(Raw(0, offset, int(NOW_S * 1000), key, value, headers))
+        self.records.append(Raw(0, offset, timestamp_ms, key, value, headers))
         self.writers[offset] = writer
         self.end += 1
         return offset

@@ -185,6 +185,7 @@ def make_record(
     key: bytes | str | None = None,
     topic: str = "events",
     partition: int = 0,
+    timestamp_ms: int = int(NOW_S * 1000),
 ) -> Record:
     """A Kafka record; an event brings its own key."""
     if isinstance(value, Event):
@@ -195,7 +196,7 @@ def make_record(
         topic=topic,
         partition=partition,
         offset=offset,
-        timestamp=int(NOW_S * 1000),
+        timestamp=timestamp_ms,
         timestamp_type=0,
         key=raw,
         value=value,
@@ -218,6 +219,7 @@ def make_batch(catalog: Catalog, events: Sequence[tuple[int, int, Event]]) -> Ba
         actions=np.array([ACTIONS.index(event.action) for _, _, event in events], np.int64),
         values=np.array([event.value or 0.0 for _, _, event in events], np.float32),
         ts=np.array([event.ts for _, _, event in events], np.float64),
+        appended_ms=np.full(len(events), int(NOW_S * 1000), np.int64),
     )
 
 
@@ -279,7 +281,7 @@ def random_records(layout: RecordLayout, users: int, seed: int = 0) -> Records:
     payload = random_state.bytes(users * layout.dtype.itemsize)
     records = np.frombuffer(bytearray(payload), dtype=layout.dtype)
     blank = empty_records(layout, users)
-    for name in ("version", "layout"):
+    for name in ("version", "layout", "used_until_us"):
         records[name] = blank[name]
     return records
 

@@ -45,7 +45,7 @@ layouts = st.builds(
 def test_records_survive_their_encoding(layout: RecordLayout, users: int, seed: int) -> None:
     records = random_records(layout, users, seed)
     payloads = encode_records(layout, records)
-    assert [len(payload) for payload in payloads] == [layout.dtype.itemsize] * users
+    assert [len(payload) for payload in payloads] == [layout.whole_bytes] * users
     decoded, tails = decode_records(layout, payloads)
     assert decoded.tobytes() == records.tobytes()
     assert tails == [b""] * users
@@ -61,13 +61,37 @@ def test_what_is_stored_ends_with_the_last_remembered_event(
         records["history"][row, count:] = 0
     tails = [interest.encode() if row % 2 else b"" for row in range(len(events))]
     payloads = encode_records(layout, records, tails)
-    whole = layout.dtype.itemsize
+    whole = layout.whole_bytes
     assert [len(payload) - len(tail) for payload, tail in zip(payloads, tails, strict=True)] == [
         whole - layout.event_bytes * max(0, layout.history - count) for count in events
     ]
     decoded, again = decode_records(layout, payloads)
     assert decoded.tobytes() == records.tobytes()
     assert again == tails
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0, 1, 2**40])), max_size=5))
+def test_what_the_rate_cap_knows_costs_those_of_whom_it_knows_something_eight_bytes(
+    users: list[tuple[int, int]],
+) -> None:
+    records = random_records(LAYOUT, len(users))
+    for row, (count, _) in enumerate(users):
+        records["events"][row] = count
+        records["history"][row, count:] = 0
+    tails = [b"tents" if row % 2 else b"" for row in range(len(users))]
+    plain = encode_records(LAYOUT, records, tails)
+    records["used_until_us"] = [known for _, known in users]
+    payloads = encode_records(LAYOUT, records, tails)
+    for (_, known), payload, before in zip(users, payloads, plain, strict=True):
+        assert len(payload) == len(before) + 8 * bool(known)
+        assert known or payload == before
+    decoded, again = decode_records(LAYOUT, payloads)
+    assert decoded.tobytes() == records.tobytes()
+    assert again == tails
+    # What lacks its last byte is damaged, not read as something else.
+    if users and users[0][1]:
+        with pytest.raises(StoreCorruptError, match="a stored profile has"):
+            decode_records(LAYOUT, [payloads[0][: len(payloads[0]) - len(tails[0]) - 1]])
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=5))
@@ -159,7 +183,7 @@ def test_a_payload_that_is_too_short_is_damage_with_a_remedy(
 @pytest.mark.parametrize("field", ["version", "layout"])
 def test_a_payload_of_another_version_or_layout_is_damage_with_a_remedy(field: str) -> None:
     records = empty_records(LAYOUT, 3)
-    records[field][1] += 1
+    records[field][1] += 2
     with pytest.raises(StoreCorruptError, match=r"1 of 3 .* version or layout.*topic prefix"):
         decode_records(LAYOUT, encode_records(LAYOUT, records))
 
