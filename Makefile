@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 
 UV     := .tools/bin/uv
 PY     := .venv/bin/python
-CODE   := $(wildcard profiles learner stream tests benchmarks examples docs)
+CODE   := $(wildcard profiles learner stream tests benchmarks examples docs docker)
 LOCKS  := requirements.lock requirements-data.lock
 STAMP  := .venv/.driftline-setup
 
@@ -26,12 +26,12 @@ export UV_FIND_LINKS := $(subst $(space),$(comma),$(FIND_LINKS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check faults lock format clean FORCE
+.PHONY: help setup demo test check faults dashboards lock format clean FORCE
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
 	  | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' \
-	  | while IFS="$$(printf '\t')" read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	  | while IFS="$$(printf '\t')" read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## install everything into .venv (done by every other target when needed)
 
@@ -58,6 +58,9 @@ bench-%: $(STAMP) FORCE  ## run one benchmark: bench-NAME runs benchmarks/bench_
 format: $(STAMP)  ## rewrite the code in the house format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+dashboards: $(STAMP)  ## write docker/grafana/dashboards anew from docker/grafana/board_*.py
+	$(PY) -m docker.grafana.generate
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml (UPGRADE=1 for newer versions)
 	$(UV) pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --generate-hashes --no-header \

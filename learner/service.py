@@ -12,6 +12,7 @@ wrong.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -69,6 +70,15 @@ def run_learner(
             learner.turn()
     finally:
         learner.close()
+
+
+def tell_gpu(metrics: LearnerMetrics) -> None:
+    """What torch holds of the GPU, if this process uses one."""
+    # Without a device torch may not even be imported yet, and asking would wake CUDA.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        metrics.gpu_bytes.labels("used").set(torch.cuda.memory_allocated())
+        metrics.gpu_bytes.labels("reserved").set(torch.cuda.memory_reserved())
 
 
 class _Learner:
@@ -160,6 +170,7 @@ class _Learner:
         self._metrics.lag_records.set(self._lag)
         self._metrics.buffer_bytes.set(self._buffer.size_bytes)
         self._metrics.buffer_events.set(self._buffer.held_events)
+        tell_gpu(self._metrics)
         if self._rounds.conclude():
             self._learned_s = time.monotonic()
             self._drifted = False

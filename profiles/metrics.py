@@ -1,12 +1,20 @@
 """Every metric, declared once.  Seconds and bytes; counters end in `_total`; no user, no item.
 
 Each process builds one `WorkerMetrics` or `LearnerMetrics` on its own registry and passes it
-down, so that tests can run several side by side and nothing happens at import.
+down, so that tests can run several side by side and nothing happens at import.  The process's own
+(`process_cpu_seconds_total`, `process_resident_memory_bytes`, open files) are prometheus_client's.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
 
 LATENCY_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
@@ -33,6 +41,7 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
         self.events_applied = Counter(
             "driftline_events_applied", "Events that moved a profile", ["action"], registry=registry
         )
@@ -83,6 +92,24 @@ class WorkerMetrics:
             "driftline_lag_records",
             "Records between the position of this worker and the end",
             ["topic", "partition"],
+            registry=registry,
+        )
+        self.lag_seconds = Gauge(
+            "driftline_lag_seconds",
+            "Age of the oldest record that was fetched and is not done; of what was not fetched, "
+            "how long it has been waiting; 0 where nothing waits",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.recommendations_owed = Gauge(
+            "driftline_recommendations_owed",
+            "Users whose recommendation waits: for their interval, or for this worker to catch up",
+            registry=registry,
+        )
+        self.store_bytes = Gauge(
+            "driftline_store_bytes",
+            "Bytes on disk of a partition's store",
+            ["partition"],
             registry=registry,
         )
         self.profiles = Gauge(
@@ -272,6 +299,13 @@ class LearnerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
+        self.gpu_bytes = Gauge(
+            "driftline_learner_gpu_bytes",
+            "Memory that torch has taken of the GPU (kind: used, reserved); absent without one",
+            ["kind"],
+            registry=registry,
+        )
         self.events_consumed = Counter(
             "driftline_learner_events", "Events read by the learner", registry=registry
         )

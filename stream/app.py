@@ -38,6 +38,7 @@ from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
 from stream.instance import instance_directory
+from stream.lag import watch_lag, watch_stores
 from stream.language_model import LanguageModel
 from stream.membership import Membership
 from stream.policy_feed import PolicyFeed
@@ -46,7 +47,7 @@ from stream.rules_feed import RulesFeed
 from stream.state_thread import StateThread
 from stream.topic_admin import check_offsets, check_topics, check_unchanged, topic_ids
 from stream.watchdog import Watchdog
-from stream.watching import watch_broker, watch_lag, watch_ready, watch_topics
+from stream.watching import watch_broker, watch_ready, watch_topics
 from stream.worker import Worker
 
 log = get_logger("stream.app")
@@ -170,6 +171,7 @@ class _Process:
                     self._guard(watch_broker(publisher.reach, self._tell_broker)), name="broker"
                 ),
                 asyncio.create_task(self._guard(watch_lag(app, worker, topics)), name="lag"),
+                asyncio.create_task(self._guard(watch_stores(worker)), name="stores"),
                 asyncio.create_task(
                     self._guard(
                         watch_topics(

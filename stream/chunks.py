@@ -130,8 +130,14 @@ class ChunkConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._firsts: defaultdict[TP, dict[int, int]] = defaultdict(dict)
-        """First offset of each chunk under way, by its last."""
+        self._firsts: defaultdict[TP, dict[int, tuple[int, int]]] = defaultdict(dict)
+        """First offset of each chunk under way and that record's Kafka timestamp, by its last."""
+
+    def oldest_ms(self, tp: TP, position: int) -> int | None:
+        """When the oldest record was produced that was fetched and lies at `position` or beyond;
+        None where there is none."""
+        under_way = self._firsts.get(tp, {}).items()
+        return min((ms for last, (_, ms) in under_way if last >= position), default=None)
 
     def _new_consumer_thread(self) -> Any:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
@@ -148,7 +154,7 @@ class ChunkConsumer(driver.Consumer):
         acked.sort()
         done = 0
         for last in acked:
-            first = firsts.get(last, last)
+            first, _ = firsts.get(last, (last, 0))
             # Faust lets the first one begin one offset late: what it committed may be a marker.
             if end and first > end + (done == 0):
                 break
@@ -158,7 +164,7 @@ class ChunkConsumer(driver.Consumer):
         assert end is not None, "it was advanced"
         self._acked_index[tp].difference_update(acked[:done])
         del acked[:done]
-        self._firsts[tp] = {last: first for last, first in firsts.items() if last >= end}
+        self._firsts[tp] = {last: chunk for last, chunk in firsts.items() if last >= end}
         return end
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
@@ -199,7 +205,7 @@ class ChunkConsumer(driver.Consumer):
         last = records[-1].offset
         # Offsets skipped by the log itself (compaction, markers) belong to this chunk too.
         first = records[0].offset if following is None else following
-        self._firsts[tp][last] = first
+        self._firsts[tp][last] = (first, records[0].timestamp)
         message = self._to_chunk(tp, records)
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         self._read_offset[tp] = last + 1
@@ -245,6 +251,10 @@ class ChunkApp(faust.App):
     def committed(self, tp: TP) -> int:
         """The offset committed for a partition, 0 when there is none."""
         return self._chunks._committed_offset.get(tp) or 0
+
+    def oldest_ms(self, tp: TP, position: int) -> int | None:
+        """Of what was fetched and is not done, when the oldest record was produced."""
+        return self._chunks.oldest_ms(tp, position)
 
     @property
     def member_id(self) -> str:

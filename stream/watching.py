@@ -1,4 +1,4 @@
-"""What a worker observes: readiness, lag, its event loop, whether broker and topics still are."""
+"""What a worker observes: readiness, its event loop, whether broker and topics still are."""
 
 from __future__ import annotations
 
@@ -7,44 +7,19 @@ import time
 from collections.abc import Awaitable, Callable
 
 from aiokafka.errors import KafkaError
-from faust.types import TP
 
 from profiles.errors import BrokerError, TopicError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
-from profiles.topics import Topics
-from stream.chunks import ChunkApp
-from stream.worker import Worker
 
 log = get_logger("stream.watching")
 
 LOOK_EVERY_S = 0.02
-LAG_EVERY_S = 1.0
 BROKER_EVERY_S = 1.0
 BROKER_ANSWER_S = 3.0
 TOPICS_EVERY_S = 10.0
 TIMES_WRONG = 2
 """A broker that has just started may not know its topics yet: once wrong is not wrong."""
-
-
-async def watch_lag(app: ChunkApp, worker: Worker, topics: Topics) -> None:
-    """Records between what is durable and the end, for every assigned partition."""
-    gauge = worker.metrics.lag_records
-    inputs = {topics.events, topics.requests, topics.users, topics.erasures}
-    while True:
-        await asyncio.sleep(LAG_EVERY_S)
-        lags: dict[TP, int] = {}
-        for tp in app.consumer.assignment():
-            end = app.consumer.highwater(tp)
-            # Before the first chunk the position is the committed one, or the beginning.
-            position = worker.delivery.positions.get((tp.topic, tp.partition))
-            if position is None:
-                position = app.committed(tp)
-            if tp.topic in inputs and end is not None:
-                lags[tp] = max(0, end - position)
-        gauge.clear()
-        for tp, lag in lags.items():
-            gauge.labels(tp.topic, str(tp.partition)).set(lag)
 
 
 async def watch_ready(why_not: Callable[[], str | None], metrics: WorkerMetrics, port: int) -> None:

@@ -22,7 +22,8 @@ PLACE = TP("events", 0)
 def make_consumer(committed: int | None, chunks: list[tuple[int, int]]) -> ChunkConsumer:
     """A consumer that delivered chunks (first offset, last offset) and knows of no Kafka."""
     consumer = ChunkConsumer.__new__(ChunkConsumer)
-    consumer._firsts = defaultdict(dict, {PLACE: {last: first for first, last in chunks}})
+    delivered = {last: (first, 1000 * first) for first, last in chunks}
+    consumer._firsts = defaultdict(dict, {PLACE: delivered})
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = {PLACE: committed}
     return consumer
@@ -39,7 +40,7 @@ def test_the_end_of_the_last_acknowledged_chunk_is_committed() -> None:
     assert consumer._new_offset(PLACE) == 20
     # And nothing is left of what was committed.
     assert consumer._new_offset(PLACE) is None
-    assert consumer._firsts[PLACE] == {29: 20}
+    assert consumer._firsts[PLACE] == {29: (20, 20_000)}
     assert not consumer._acked_index[PLACE]
 
 
@@ -70,6 +71,14 @@ def test_chunks_cut_anew_after_a_rebalance_may_overlap() -> None:
     consumer = make_consumer(10, [(10, 19), (10, 15), (16, 25)])
     acknowledge(consumer, 15, 19, 25)
     assert consumer._new_offset(PLACE) == 26
+
+
+def test_the_oldest_record_under_way_is_that_of_the_first_chunk_that_is_not_done() -> None:
+    consumer = make_consumer(10, [(10, 13), (14, 19), (20, 29)])
+    assert consumer.oldest_ms(PLACE, 10) == 10_000
+    assert consumer.oldest_ms(PLACE, 14) == 14_000  # done, and not yet committed
+    assert consumer.oldest_ms(PLACE, 30) is None
+    assert consumer.oldest_ms(TP("events", 1), 0) is None
 
 
 def test_fetched_records_are_not_made_anew() -> None:

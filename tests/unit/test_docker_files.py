@@ -1,12 +1,11 @@
-"""What stands outside the code names only what the code has: metrics, commands, settings, files.
+"""What stands outside the code names only what the code has: commands, settings, files.
 
-Alerts and dashboard against `profiles.metrics`, compose file and Dockerfile against the command
-line and the settings, the documentation's links against the tree.
+Compose file and Dockerfile against the command line and the settings, the documentation's links
+against the tree.  Metrics: tests/unit/test_dashboards.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,22 +14,17 @@ from typing import Any
 
 import pytest
 import typer
-import yaml  # type: ignore[import-untyped]
-from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from profiles.config import Settings, load_settings
-from profiles.metrics import HttpMetrics, LearnerMetrics, WorkerMetrics
 from profiles.topics import Topics
 from profiles.web_policy import WebPolicy
 from stream import cli
+from tests.monitoring import DOCKER, read
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
-RULES = DOCKER / "prometheus" / "rules.yml"
-DASHBOARD = DOCKER / "grafana" / "dashboards" / "driftline.json"
 DOCUMENTS = sorted(
     [
         ROOT / "README.md",
@@ -40,47 +34,6 @@ DOCUMENTS = sorted(
     ]
 )
 NOT_SETTINGS = {"DRIFTLINE_CONFIG", "DRIFTLINE_DOMAIN"}
-SCRAPE_LABELS = {"job", "instance", "le"}
-
-
-# Any: the content of a YAML or JSON file.
-def read(path: Path) -> Any:
-    text = path.read_text()
-    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-
-
-def samples() -> dict[str, frozenset[str]]:
-    """Every name that a scrape can give, with the labels it carries.
-
-    A labelled metric has no sample before its first use, so names follow from the metric's type.
-    """
-    suffixes = {
-        "counter": ("_total",),
-        "gauge": ("",),
-        "histogram": ("_bucket", "_sum", "_count"),
-        "info": ("_info",),
-    }
-    found: dict[str, frozenset[str]] = {}
-    for family in (HttpMetrics, WorkerMetrics, LearnerMetrics):
-        for metric in vars(family(CollectorRegistry())).values():
-            for described in metric.describe() if hasattr(metric, "describe") else ():
-                for suffix in suffixes[described.type]:
-                    found[described.name + suffix] = frozenset(metric._labelnames)
-    assert len(found) > 40
-    return found
-
-
-def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression, with where it stands."""
-    for group in read(RULES)["groups"]:
-        for rule in group["rules"]:
-            yield rule.get("alert", rule.get("record", "")), rule["expr"]
-    dashboard = read(DASHBOARD)
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"]
-    for annotation in dashboard["annotations"]["list"]:
-        yield annotation["name"], annotation["expr"]
 
 
 def variables(model: type[BaseModel], prefix: str = "DRIFTLINE_") -> Iterator[str]:
@@ -118,54 +71,6 @@ def ours() -> dict[str, Any]:  # Any: a compose service
 
 def image_environment() -> dict[str, str]:
     return dict(re.findall(r"(DRIFTLINE_\w+)=(\S+)", (DOCKER / "Dockerfile").read_text()))
-
-
-def test_alerts_and_panels_name_only_metrics_that_exist() -> None:
-    known = samples()
-    unknown = {
-        (where, name)
-        for where, expression in expressions()
-        for name in re.findall(r"\bdriftline_\w+", expression)
-        if name not in known
-    }
-    assert not unknown
-
-
-def test_alerts_and_panels_select_and_group_by_labels_that_their_metrics_have() -> None:
-    known = samples()
-    wrong = set()
-    for where, expression in expressions():
-        names = re.findall(r"\bdriftline_\w+", expression)
-        carried = frozenset().union(*(known[name] for name in names if name in known))
-        if any(name.endswith("_info") for name in names):
-            carried |= {"release_id"}
-        selected = re.findall(r'[{,]\s*(\w+)\s*[=!]~?=?\s*"', expression)
-        grouped = [
-            label.strip()
-            for labels in re.findall(r"\b(?:by|without) \(([^)]*)\)", expression)
-            for label in labels.split(",")
-        ]
-        wrong |= {(where, label) for label in {*selected, *grouped} - carried - SCRAPE_LABELS}
-    assert not wrong
-
-
-def test_every_alert_has_its_paragraph_in_the_runbook() -> None:
-    headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
-    every = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
-    rules = [rule for rule in every if "alert" in rule]
-    assert sorted(headings) == sorted(rule["alert"] for rule in rules)
-    for rule in rules:
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
-        assert rule["labels"]["severity"] in ("page", "ticket")
-
-
-def test_panels_read_from_the_data_source_that_is_provisioned() -> None:
-    provisioned = read(DOCKER / "grafana" / "provisioning" / "datasources" / "prometheus.yml")
-    uid = provisioned["datasources"][0]["uid"]
-    panels = [panel for panel in read(DASHBOARD)["panels"] if panel["type"] != "row"]
-    assert {panel["datasource"]["uid"] for panel in panels} == {uid}
-    ids = [panel["id"] for panel in read(DASHBOARD)["panels"]]
-    assert len(ids) == len(set(ids))
 
 
 def test_compose_runs_commands_that_exist() -> None:
