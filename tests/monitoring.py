@@ -41,6 +41,11 @@ def read(path: Path) -> Any:
     return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
 
 
+def read_all(path: Path) -> list[Any]:
+    """Every document of a YAML file."""
+    return list(yaml.safe_load_all(path.read_text()))
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One expression of PromQL, and where it stands."""
@@ -59,7 +64,8 @@ class Query:
     @property
     def selectors(self) -> set[str]:
         """What it selects, metric by metric, without ranges: `name` or `name{label="value"}`."""
-        return set(re.findall(r"\b(?:driftline|process)[_:][\w:]+(?:\{[^}]*\})?", self.concrete))
+        named = r"\b(?:up(?=\{)|(?:driftline|process)[_:][\w:]+)(?:\{[^}]*\})?"
+        return set(re.findall(named, self.concrete))
 
 
 def panel_queries() -> Iterator[Query]:

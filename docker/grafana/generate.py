@@ -1,5 +1,7 @@
 """The dashboards, generated: `make dashboards` writes docker/grafana/dashboards/.
 
+Beside them the alerts, as the Prometheus Operator of Kubernetes wants them.
+
     python -m docker.grafana.generate           # writes the files
     python -m docker.grafana.generate --check   # says which are out of date, and exits 1
 
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
 from grafana_foundation_sdk.builders import dashboard as boards
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
@@ -23,12 +26,15 @@ from grafana_foundation_sdk.models import dashboard as models
 from docker.grafana import board_learner, board_privacy, board_releases, board_stream
 from docker.grafana.panels import DATASOURCE, Row
 
-DIRECTORY = Path(__file__).parent / "dashboards"
+DOCKER = Path(__file__).parents[1]
+DASHBOARDS = Path("grafana", "dashboards")
 PROVISIONED = "driftline-prometheus"
 """The data source of provisioning/datasources/prometheus.yml."""
 DOCS = "https://docs.example.org"
 """Where your copy of docs/ is read; set it at the top of a board, and links lead to the runbook."""
 TAG = "driftline"
+RULES = Path("prometheus", "rules.yml")
+OPERATORS_RULES = Path("kubernetes", "operators", "alerts.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +154,30 @@ def _swaps() -> boards.AnnotationQuery:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files, or compare them.  Returns: the exit code."""
+def rules_object(rules: str) -> str:
+    """A file of Prometheus' rules as an object of its operator."""
+    written = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "driftline"},
+        "spec": yaml.safe_load(rules),
+    }
+    first = "# Written by `make dashboards` from docker/prometheus/rules.yml: change that file.\n"
+    return first + str(yaml.safe_dump(written, sort_keys=False, width=100))
+
+
+def main(arguments: Sequence[str] | None = None, docker: Path = DOCKER) -> int:
+    """Write the files under `docker`, or compare them.  Returns: the exit code."""
     parser = argparse.ArgumentParser(description="writes Grafana's dashboards")
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     check = parser.parse_args(arguments).check
-    wanted = {DIRECTORY / f"{board.name}.json": render(board) for board in BOARDS}
+    boards_of = docker / DASHBOARDS
+    wanted = {boards_of / f"{board.name}.json": render(board) for board in BOARDS}
+    wanted[docker / OPERATORS_RULES] = rules_object((DOCKER / RULES).read_text())
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    stale += [path for path in DIRECTORY.glob("*.json") if path not in wanted]
+    stale += [path for path in boards_of.glob("*.json") if path not in wanted]
     for path in stale:
-        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(DIRECTORY.parents[2])}")
+        print(f"{'out of date' if check else 'wrote'}: {path.name}")
         if not check:
             path.unlink() if path not in wanted else path.write_text(wanted[path])
     return 1 if check and stale else 0

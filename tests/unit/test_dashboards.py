@@ -6,12 +6,14 @@ That they return data as well is tested with a real Prometheus in tests/kafka/te
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from docker.grafana.generate import BOARDS, DIRECTORY, PROVISIONED, main, render
+from docker.grafana.generate import BOARDS, OPERATORS_RULES, PROVISIONED, main, render
+from docker.grafana.generate import DASHBOARDS as DASHBOARDS_OF
 from profiles.metrics import HttpMetrics, LearnerMetrics, WorkerMetrics
 from tests.monitoring import DASHBOARDS, DOCKER, RULES, panel_queries, read, rule_queries
 
@@ -67,17 +69,15 @@ def test_the_committed_dashboards_are_what_the_code_makes(
     assert stale == 0, f"{capsys.readouterr().out}run `make dashboards`"
 
 
-def test_a_dashboard_that_somebody_changed_is_noticed(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("docker.grafana.generate.DIRECTORY", tmp_path / "a" / "b" / "dashboards")
-    (tmp_path / "a" / "b" / "dashboards").mkdir(parents=True)
-    assert main([]) == 0
-    assert main(["--check"]) == 0
-    changed = tmp_path / "a" / "b" / "dashboards" / f"{BOARDS[0].name}.json"
+def test_a_dashboard_that_somebody_changed_is_noticed(tmp_path: Path) -> None:
+    for name in (DASHBOARDS_OF, OPERATORS_RULES.parent):
+        (tmp_path / name).mkdir(parents=True)
+    assert main([], tmp_path) == 0
+    assert main(["--check"], tmp_path) == 0
+    changed = tmp_path / DASHBOARDS_OF / f"{BOARDS[0].name}.json"
     changed.write_text(changed.read_text().replace("Events", "Occurrences"))
-    assert main(["--check"]) == 1
-    assert main([]) == 0
+    assert main(["--check"], tmp_path) == 1
+    assert main([], tmp_path) == 0
     assert changed.read_text() == render(BOARDS[0])
 
 
@@ -189,4 +189,4 @@ def test_the_dashboards_are_where_grafana_looks_for_them() -> None:
     ]
     assert mounted["./grafana/dashboards"] == provider["options"]["path"]
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert (DIRECTORY / home.rpartition("/")[2]).exists()
+    assert (DOCKER / DASHBOARDS_OF / home.rpartition("/")[2]).exists()

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from pydantic import BaseModel
 
 from profiles.config import Settings, load_settings
 from profiles.topics import Topics
-from profiles.web_policy import WebPolicy
-from stream import cli
-from tests.monitoring import DOCKER, read
+from tests.docker_settings import commands, variables
+from tests.monitoring import DOCKER
 
 pytestmark = pytest.mark.unit
 
@@ -34,98 +30,6 @@ DOCUMENTS = sorted(
     ]
 )
 NOT_SETTINGS = {"DRIFTLINE_CONFIG", "DRIFTLINE_DOMAIN"}
-
-
-def variables(model: type[BaseModel], prefix: str = "DRIFTLINE_") -> Iterator[str]:
-    """The environment variable of every setting."""
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from variables(inner, f"{prefix}{name.upper()}__")
-        else:
-            yield f"{prefix}{name.upper()}"
-
-
-def commands() -> set[tuple[str, ...]]:
-    """Every command of the command line, as words."""
-    root = typer.main.get_command(cli.app)
-
-    def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:  # Any: click's
-        subcommands: Mapping[str, Any] = getattr(command, "commands", {})
-        if not subcommands:
-            yield path
-        for name, inner in subcommands.items():
-            yield from walk(inner, (*path, name))
-
-    return set(walk(root, ()))
-
-
-def services() -> dict[str, Any]:  # Any: a compose service
-    found: dict[str, Any] = read(DOCKER / "compose.yml")["services"]
-    return found
-
-
-def ours() -> dict[str, Any]:  # Any: a compose service
-    return {name: service for name, service in services().items() if "build" in service}
-
-
-def image_environment() -> dict[str, str]:
-    return dict(re.findall(r"(DRIFTLINE_\w+)=(\S+)", (DOCKER / "Dockerfile").read_text()))
-
-
-def test_compose_runs_commands_that_exist() -> None:
-    known = commands()
-    assert ("topics", "create") in known
-    for name, service in ours().items():
-        assert tuple(service["command"]) in known, name
-    assert set(ours()) == {"topics", "worker", "learner"}
-    entry = re.search(r'^CMD \["(\w+)"\]$', (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
-    assert entry is not None
-    assert (entry.group(1),) in known
-
-
-def test_compose_sets_settings_that_exist_to_values_that_are_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = set(variables(Settings))
-    for name, service in ours().items():
-        environment = {**image_environment(), **service["environment"]}
-        assert environment.keys() <= known, name
-        with monkeypatch.context() as patched:
-            for variable, text in environment.items():
-                patched.setenv(variable, text)
-            settings = load_settings()
-        assert settings.http.port != 0, "a health check needs a port that is known"
-        assert settings.broker.bootstrap == "kafka:19092"
-        WebPolicy.of(settings.security, settings.http.host, "http.host")  # else it would not start
-
-
-def test_compose_services_that_share_topics_agree_on_their_settings() -> None:
-    environments = [service["environment"] for service in ours().values()]
-    assert all(environment == environments[0] for environment in environments)
-
-
-def test_compose_volumes_and_dependencies_are_declared() -> None:
-    compose = read(DOCKER / "compose.yml")
-    for name, service in compose["services"].items():
-        for dependency in service.get("depends_on", ()):
-            assert dependency in compose["services"], name
-        for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
-            assert source in compose["volumes"] or (DOCKER / source).exists(), volume
-    scraped = read(DOCKER / "prometheus" / "prometheus.yml")["scrape_configs"]
-    for job in scraped:
-        target = job["dns_sd_configs"][0]
-        assert set(target["names"]) <= compose["services"].keys()
-        assert str(target["port"]) == image_environment()["DRIFTLINE_HTTP__PORT"]
-        secret = job["authorization"]["credentials_file"].removeprefix("/run/secrets/")
-        assert compose["secrets"][secret] == {"environment": "API_TOKEN"}
-        assert secret in compose["services"]["prometheus"]["secrets"]
-
-
-def test_workers_may_only_read_the_release_store() -> None:
-    mounted = [v for v in services()["worker"]["volumes"] if v.startswith("releases:")]
-    assert mounted == [f"releases:{image_environment()['DRIFTLINE_STORE__RELEASES']}:ro"]
 
 
 def test_the_image_copies_only_what_its_context_holds() -> None:
@@ -192,19 +96,3 @@ def test_documentation_names_code_that_exists(path: Path) -> None:
     )
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
-
-
-def test_production_encrypts_what_workers_and_learner_keep(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    added = read(DOCKER / "production.yml")
-    assert set(added["services"]) == {"worker", "learner"}
-    for service in added["services"].values():
-        with monkeypatch.context() as patched:
-            for variable, text in service["environment"].items():
-                patched.setenv(variable, text)
-            privacy = load_settings().privacy
-        assert privacy.encryption
-        (secret,) = service["secrets"]
-        assert str(privacy.master_key_file) == f"/run/secrets/{secret}"
-        assert secret in added["secrets"]
