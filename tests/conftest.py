@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
-from stream.topic_admin import create_topics
-from tests.deployment import Deployment, deploy
+from tests.deployment import Deployment, create_readable_topics, deploy
 from tests.faults.record import Record
 
 LONG_REPEATS = 20
@@ -33,7 +31,7 @@ def prefix() -> str:
 @pytest.fixture
 def topics(kafka: EmbeddedKafka, prefix: str) -> str:
     """The prefix under which every topic of the contract now exists, with four partitions."""
-    create_topics(kafka.bootstrap, topic_specs(prefix))
+    create_readable_topics(kafka.bootstrap, prefix)
     return prefix
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_j
 from profiles.fences import is_fence
 from profiles.registry import ReleaseStore
 from profiles.state import RecordLayout, decode_records
-from profiles.topics import Topics
+from profiles.topics import Topics, topic_specs
+from stream.topic_admin import create_topics
 
 PARTITIONS = 4
 ITEMS = 40
@@ -245,6 +246,21 @@ class Deployment:
 
     def wait_applied(self, total: int) -> None:
         wait_until(f"{total} events applied", lambda: sum(self.applied().values()) >= total)
+
+
+def create_readable_topics(bootstrap: str, prefix: str) -> None:
+    """The topics of the contract, with segments so large that a test can read all that was sent.
+
+    Compaction leaves the active segment alone.  With the usual ones a long run of a few users
+    loses its first outputs while it lasts, and their times with them.
+    """
+    create_topics(
+        bootstrap,
+        [
+            replace(spec, config={**spec.config, "segment.bytes": str(2**30)})
+            for spec in topic_specs(prefix)
+        ],
+    )
 
 
 def make_events(users: int, each: int, start: int = 0, name: str = "e") -> list[Event]:

@@ -20,12 +20,10 @@ import numpy as np
 import pytest
 
 from profiles.events import Recommendation, decode_json
-from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
 from stream.oracle.records import read_topic
 from stream.oracle.run import run_oracle
-from stream.topic_admin import create_topics
-from tests.deployment import ITEMS, Deployment, deploy
+from tests.deployment import ITEMS, Deployment, create_readable_topics, deploy
 from tests.faults.poison import POISON
 from tests.faults.record import Bar, Record
 
@@ -50,7 +48,7 @@ def two_workers(
         for side in range(SIDES):
             prefix = f"test-{uuid.uuid4().hex[:12]}"
             (place := root / f"side-{side}").mkdir()
-            create_topics(kafka.bootstrap, topic_specs(prefix))
+            create_readable_topics(kafka.bootstrap, prefix)
             made.append(stack.enter_context(deploy(kafka.bootstrap, prefix, language_model, place)))
         for worker in [deployment.start_quick_worker() for deployment in made]:
             worker.wait_ready()
