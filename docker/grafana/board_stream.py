@@ -193,6 +193,12 @@ BEHIND = Row(
             {"{{kind}}": rate("driftline_duplicate_events_total", by="kind")},
         ),
         graph(
+            "Events dropped",
+            "Well-formed, and more than a user may send.",
+            PER_SECOND,
+            {"{{reason}}": rate("driftline_events_refused_total", by="reason")},
+        ),
+        graph(
             "Refused at the door",
             "Requests to metrics port, API or console without the right to ask.",
             PER_SECOND,
