@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaConfigurationError, KafkaError
@@ -21,8 +21,26 @@ from profiles.errors import BrokerError
 TIMEOUT_S = 9.0
 RETRY_PAUSE_S = 0.1
 
+Answer = TypeVar("Answer")
+
 
 # Any, here and below: kafka-python has no type information.
+def until_answered(ask: Callable[[], Answer], timeout_s: float) -> Answer:
+    """What `ask` returns, asked again while Kafka says that it may be.
+
+    The first group on a new broker waits until the topic of the offsets was made.
+    Raises: KafkaError.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask()
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_PAUSE_S)
+
+
 @contextmanager
 def admin_client(
     bootstrap: str, timeout_s: float, client_options: Mapping[str, object] | None

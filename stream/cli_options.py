@@ -1,7 +1,12 @@
-"""What the commands share: options, the settings that they make, and JSON for programs."""
+"""What the commands share: options, the settings that they make, and JSON for programs.
+
+Every command takes `--json`.  Then stdout gets one JSON document and nothing else, logs go to
+stderr as ever, and an error is a `Problem` with the exit code that it has without the flag.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +14,7 @@ import msgspec
 import typer
 
 from profiles.config import Settings, load_settings
+from profiles.errors import DriftlineError
 from profiles.logs import configure_logs
 
 Config = Annotated[
@@ -21,7 +27,13 @@ Domain = Annotated[
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", "-b", help="Kafka address, host:port[,host:port].")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, errors too.")]
+AlwaysJson = Annotated[
+    bool, typer.Option("--json", help="Errors as JSON, too; what it prints is JSON in any case.")
+]
+JsonLogs = Annotated[
+    bool, typer.Option("--json", help="Logs as JSON lines on stderr, an error as JSON on stdout.")
+]
 HttpPort = Annotated[
     int | None, typer.Option("--http-port", help="Port of /metrics, /livez, /readyz; 0: any.")
 ]
@@ -39,6 +51,8 @@ def read_settings(
     bootstrap: str | None = None,
     http_port: int | None = None,
     domain: str | None = None,
+    *,
+    log_json: bool = False,
 ) -> Settings:
     """Settings with the command line's own values on top, and logging configured by them."""
     settings = load_settings(config, domain)
@@ -48,6 +62,8 @@ def read_settings(
     if http_port is not None:
         http = settings.http.model_copy(update={"port": http_port})
         settings = settings.model_copy(update={"http": http})
+    if log_json:
+        settings = settings.model_copy(update={"log_json": True})
     configure_logs(settings.log_level, settings.log_json)
     return settings
 
@@ -61,4 +77,29 @@ def at_address(settings: Settings, host: str | None, port: int | None) -> Settin
 
 def print_json(value: Any) -> None:  # Any: whatever msgspec can encode
     """A value as indented JSON on stdout."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), flush=True)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong, for programs.  `kind`: the error's name in `profiles/errors.py`, or
+    `UsageError` for a command line that cannot be understood."""
+
+    error: str
+    remedy: str
+    kind: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, error: DriftlineError) -> Problem:
+        """The problem that an error is."""
+        return cls(str(error), error.remedy, type(error).__name__, error.exit_code)
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line has the flag; what stands behind `--` is no option.
+
+    >>> asks_for_json(["domains", "list", "--json"]), asks_for_json(["export", "--", "--json"])
+    (True, False)
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return "--json" in arguments[:end]

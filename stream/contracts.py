@@ -1,11 +1,11 @@
-"""The contract in writing: JSON Schemas, an AsyncAPI and an OpenAPI document, two reference pages.
+"""The contract in writing: JSON Schemas, an AsyncAPI and an OpenAPI document, four reference pages.
 
     python -m stream.contracts           # writes docs/reference/
     python -m stream.contracts --check   # says which files are out of date, and exits 1
 
 All of it is generated from the code (`profiles.events`, `profiles.topics`, `profiles.config`,
-`profiles.metrics`, `stream.api`), and a unit test runs the check: the code is the contract, the
-files are for those who write an application in another language.
+`profiles.metrics`, `stream.api`, `stream.cli`), and a unit test runs the check: the code is the
+contract, the files are for those who write an application in another language.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ import msgspec
 from profiles import events
 from profiles.topics import DEAD_LETTERED, DEFAULT_PREFIX, Topics, topic_specs
 from stream.api.app import openapi_document
+from stream.command_reference import cli_page
 from stream.reference import metrics_page, settings_page
+from stream.topic_reference import topics_page
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -159,10 +161,10 @@ def asyncapi() -> Json:
             "title": "driftline",
             "version": importlib.metadata.version("driftline"),
             "description": (
-                f"Topics are {DEFAULT_PREFIX}.<entity>.v1; prefix and partitions are settings. "
+                f"Topics are `{DEFAULT_PREFIX}.<entity>.v1`; prefix and partitions are settings. "
                 "Actions are driftline's: what it receives, applications send. "
-                f"What cannot be used of {', '.join(DEAD_LETTERED)} goes to <topic>.dlq, bytes "
-                "unchanged, with __connect.errors.* headers."
+                f"What cannot be used of {', '.join(DEAD_LETTERED)} goes to `<topic>.dlq`, bytes "
+                "unchanged, with `__connect.errors.*` headers."
             ),
         },
         "defaultContentType": "application/json",
@@ -195,11 +197,14 @@ def documents() -> dict[str, str]:
         for channel in CHANNELS
         for message in channel.messages
     }
+    described = asyncapi()
     return {
         **pages,
-        "asyncapi.json": _dump(asyncapi()),
+        "asyncapi.json": _dump(described),
         "openapi.json": _dump(openapi_document()),
         "settings.md": settings_page(),
+        "topics.md": topics_page(described),
+        "cli.md": cli_page(),
         "metrics.md": metrics_page(),
     }
 

@@ -12,7 +12,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from typing import Literal
 import msgspec
 from packaging.requirements import Requirement
 from rich.markup import escape
+from rich.table import Table
 
 from profiles.access_control import Role, grants
 from profiles.broker_access import security_options
@@ -29,7 +29,8 @@ from profiles.errors import BrokerError, DriftlineError, SettingsError, TopicErr
 from profiles.registry import ReleaseStore
 from profiles.signing import load_trusted
 from profiles.topics import topic_specs
-from stream.topic_admin import check_topics, operations_on
+from stream.kafka_rights import operations_on_groups, operations_on_topics
+from stream.topic_admin import check_topics
 
 GIB = 2**30
 LITTLE_DISK_BYTES = 5 * GIB
@@ -51,7 +52,7 @@ def examine(settings: Settings, role: Role | None = None) -> list[Finding]:
     found = [_versions(), _clock()]
     broker = _kafka(settings)
     found += broker
-    if all(finding.status == "ok" for finding in broker):
+    if broker[0].status == "ok":
         found.append(_rights(settings, role))
     found += [_disk(settings), _releases(settings), _keys(settings), _model(settings)]
     return [*found, _accelerator(settings)]
@@ -106,7 +107,12 @@ def _kafka(settings: Settings) -> list[Finding]:
     except TopicError as error:
         return [
             Finding("broker", "ok", broker.bootstrap),
-            Finding("topics", "fail", str(error), "`driftline topics create` makes missing ones"),
+            Finding(
+                "topics",
+                "fail",
+                str(error),
+                "`driftline topics create` makes missing ones; `--role` compares the rights",
+            ),
         ]
     except (BrokerError, SettingsError) as error:
         remedy = "set DRIFTLINE_BROKER__BOOTSTRAP, or start one with `driftline broker`"
@@ -118,23 +124,27 @@ def _kafka(settings: Settings) -> list[Finding]:
 
 
 def _rights(settings: Settings, role: Role | None) -> Finding:
-    """What the broker lets these settings' user do on the topics, against what the role needs."""
+    """What the broker lets these settings' user do, against what the role needs."""
     if role is None:
         return Finding("rights", "ok", "not compared: name a role with --role")
-    needed = [grant for grant in grants(role, settings) if grant.kind == "topic"]
+    needed = grants(role, settings)
     try:
-        allowed = operations_on(
-            settings.broker.bootstrap,
-            {grant.name for grant in needed},
-            settings.broker.connect_timeout_s,
-            client_options=security_options(settings.broker),
-        )
+        allowed = {
+            kind: find(
+                settings.broker.bootstrap,
+                {grant.name for grant in needed if grant.kind == kind},
+                settings.broker.connect_timeout_s,
+                client_options=security_options(settings.broker),
+            )
+            for kind, find in (("topic", operations_on_topics), ("group", operations_on_groups))
+        }
     except DriftlineError as error:
         return Finding("rights", "fail", str(error), f"`driftline topics acls {role}` lists them")
     missing = [
-        f"{grant.operation} on {grant.name}"
+        f"{grant.operation} on {grant.kind} {grant.name}"
         for grant in needed
-        if _plain(grant.operation) not in allowed.get(grant.name, frozenset())
+        if grant.name in allowed[grant.kind]  # of a topic that does not exist nothing is told
+        and _plain(grant.operation) not in allowed[grant.kind][grant.name]
     ]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -142,7 +152,8 @@ def _rights(settings: Settings, role: Role | None) -> Finding:
             "rights", "fail", f"a {role} needs {', '.join(missing[:3])}{more}",
             f"grant what `driftline topics acls {role}` prints",
         )  # fmt: skip
-    return Finding("rights", "ok", f"all that a {role} needs on {len(needed)} topics")
+    topics, groups = map(len, allowed.values())
+    return Finding("rights", "ok", f"all that a {role} needs: {topics} topics, groups: {groups}")
 
 
 def _plain(operation: str) -> str:
@@ -222,11 +233,13 @@ def _accelerator(settings: Settings) -> Finding:
     return Finding("gpu", "ok", "none: rounds run on the processor")
 
 
-def lines(findings: list[Finding]) -> Iterator[str]:
-    """The findings for people, with colours for rich."""
+def as_table(findings: list[Finding]) -> Table:
+    """The findings for people, each with what to do about it."""
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "what", "found, and what to do")
     for finding in findings:
-        mark = f"[{colours[finding.status]}]{finding.status:<4}[/]"
-        yield f"{mark} {finding.name:<9} {escape(finding.found)}"
+        said = escape(finding.found)
         if finding.remedy and finding.status != "ok":
-            yield f"{'':14} -> {escape(finding.remedy)}"
+            said += f"\n[bold]→ {escape(finding.remedy)}[/]"
+        table.add_row(f"[{colours[finding.status]}]{finding.status}[/]", finding.name, said)
+    return table

@@ -26,7 +26,7 @@ def doctor(
 
     Example: `driftline doctor --role worker`
     """
-    from stream.doctor import examine, lines
+    from stream.doctor import as_table, examine
 
     named = next((known for known in ROLES if known == role), None)
     if role is not None and named is None:
@@ -35,7 +35,6 @@ def doctor(
     if as_json:
         print_json(findings)
     else:
-        for line in lines(findings):
-            Console(soft_wrap=True).print(line)
+        Console().print(as_table(findings))
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from profiles.config import Settings, load_settings
 from profiles.domains import Domain, load_domain, shipped
@@ -26,8 +29,10 @@ def domains_list(as_json: AsJson = False) -> None:
     if as_json:
         print_json([domain.about for domain in found])
         return
+    table = Table("domain", "what it is for")
     for domain in found:
-        print(f"{domain.about.name:12} {domain.about.summary}")
+        table.add_row(domain.about.name, escape(domain.about.summary))
+    Console().print(table)
 
 
 @domains_app.command("show")
@@ -56,7 +61,7 @@ def domains_show(named: Named, config: Config = None, as_json: AsJson = False) -
 
 
 @domains_app.command("check")
-def domains_check(named: Named, config: Config = None) -> None:
+def domains_check(named: Named, config: Config = None, as_json: AsJson = False) -> None:
     """Read a domain as a worker would; ends with 2 and every mistake at once.
 
     Example: `driftline domains check my-shop.toml`
@@ -66,6 +71,17 @@ def domains_check(named: Named, config: Config = None) -> None:
     check_words(domain, settings)
     liked = [name for name, weight in settings.actions.items() if weight > 0]
     disliked = [name for name, weight in settings.actions.items() if weight < 0]
+    if as_json:
+        print_json(
+            {
+                "domain": domain.about.name,
+                "prefix": settings.topics.prefix,
+                "wanted": liked,
+                "unwanted": disliked,
+                "objective": settings.learner.objective,
+            }
+        )
+        return
     print(
         f"{domain.about.name} is good: topics {settings.topics.prefix}.*, "
         f"{len(settings.actions)} actions ({len(liked)} wanted, {len(disliked)} unwanted), "

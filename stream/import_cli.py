@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from profiles.errors import SettingsError
 from stream.cli_options import AsJson, Bootstrap, Config, Domain, print_json, read_settings
@@ -60,8 +63,13 @@ def import_command(
     report = import_file(file, options, settings)
     if as_json:
         print_json(report)
-    else:
-        print(told(report))
+        return
+    print(told(report))
+    if report.first_rejects:
+        table = Table("line", "reason", "why")
+        for reject in report.first_rejects:
+            table.add_row(str(reject.line), reject.reason, escape(reject.detail))
+        Console().print(table)
 
 
 def _renamed(pairs: list[str]) -> dict[str, str]:
@@ -87,5 +95,4 @@ def told(report: ImportReport) -> str:
     if report.rejected:
         named = ", ".join(f"{reason} {count}" for reason, count in report.reasons.most_common())
         lines.append(f"bad lines are in {report.rejects_file}: {named}; the first ones:")
-        lines += [f"  line {r.line}: {r.reason}: {r.detail}" for r in report.first_rejects]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stream.cli_options import Bootstrap, Config, print_json, read_settings
+from stream.cli_options import AlwaysJson, Bootstrap, Config, print_json, read_settings
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make and rotate keys.")
 
@@ -28,7 +28,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
 
 
 @keys_app.command("create")
-def create(file: KeyFile, config: Config = None) -> None:
+def create(file: KeyFile, config: Config = None, as_json: AlwaysJson = False) -> None:
     """Make a key file, for the master key or for the pseudonym key.
 
     Example: `driftline keys create /run/secrets/master.keys`
@@ -37,7 +37,7 @@ def create(file: KeyFile, config: Config = None) -> None:
 
 
 @keys_app.command("rotate")
-def rotate(file: KeyFile, config: Config = None) -> None:
+def rotate(file: KeyFile, config: Config = None, as_json: AlwaysJson = False) -> None:
     """Add a newer version to a key file; the older ones stay, for what was made under them.
 
     Then start workers, learner and whatever else reads the file again, one at a time.
@@ -52,6 +52,7 @@ def sign(
     private: Annotated[Path, typer.Argument(help="The learner's half, which must not exist.")],
     public: Annotated[Path, typer.Argument(help="The half that workers trust.")],
     config: Config = None,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Make a pair of keys for signing releases.
 
@@ -66,10 +67,11 @@ def sign(
     password = settings.security.signing_key_password
     create_key(private, public, password.get_secret_value() if password else None)
     AuditLog.of(settings).append("operator", "signing key created", file=public.name)
+    print_json({"private": str(private), "public": str(public)})
 
 
 @keys_app.command("status")
-def status(config: Config = None, bootstrap: Bootstrap = None) -> None:
+def status(config: Config = None, bootstrap: Bootstrap = None, as_json: AlwaysJson = False) -> None:
     """Which versions of the master key are still in use: `unused` ones may leave the file.
 
     Not before the topic's compaction has run (a day), if nobody may read old copies of it.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stream.cli_options import Bootstrap, Config, print_json, read_settings
+from stream.cli_options import AlwaysJson, Bootstrap, Config, print_json, read_settings
 
 items_app = typer.Typer(no_args_is_help=True, help="Items that nobody is to be shown.")
 
@@ -23,6 +23,7 @@ def block(
     reason: Reason = "",
     config: Config = None,
     bootstrap: Bootstrap = None,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Show an item, or all items of a tag, to nobody: every worker obeys with its next batch.
 
@@ -38,6 +39,7 @@ def unblock(
     reason: Reason = "",
     config: Config = None,
     bootstrap: Bootstrap = None,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Lift a block.
 
@@ -47,7 +49,9 @@ def unblock(
 
 
 @items_app.command("blocked")
-def blocked(config: Config = None, bootstrap: Bootstrap = None) -> None:
+def blocked(
+    config: Config = None, bootstrap: Bootstrap = None, as_json: AlwaysJson = False
+) -> None:
     """Every order that is in force, as JSON, a freeze of promotions among them.
 
     Example: `driftline items blocked`
@@ -57,7 +61,12 @@ def blocked(config: Config = None, bootstrap: Bootstrap = None) -> None:
     print_json(read_orders(read_settings(config, bootstrap)).all())
 
 
-def freeze(reason: Reason = "", config: Config = None, bootstrap: Bootstrap = None) -> None:
+def freeze(
+    reason: Reason = "",
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    as_json: AlwaysJson = False,
+) -> None:
     """Stop promotions at once: nothing new serves until `unfreeze`; a rollback still can.
 
     Example: `driftline releases freeze --reason "incident 12"`
@@ -65,7 +74,12 @@ def freeze(reason: Reason = "", config: Config = None, bootstrap: Bootstrap = No
     _freeze(True, reason, config, bootstrap)
 
 
-def unfreeze(reason: Reason = "", config: Config = None, bootstrap: Bootstrap = None) -> None:
+def unfreeze(
+    reason: Reason = "",
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    as_json: AlwaysJson = False,
+) -> None:
     """Let promotions go on.
 
     Example: `driftline releases unfreeze`

@@ -33,17 +33,17 @@ def settings_page() -> str:
                 for inner, detail in kind.model_fields.items()
             ]
             summary = inspect.cleandoc(kind.__doc__ or "")
-            sections.append(f"## [{name}]\n\n{summary}\n\n{_table(SETTING_HEAD, rows)}")
+            sections.append(f"## [{name}]\n\n{summary}\n\n{table(SETTING_HEAD, rows)}")
         else:
             own.append(_setting(f"{prefix}{name}".upper(), name, field))
     opening = (
         "# Settings\n\n"
         f"{NOTICE}\n\n"
-        "Strongest first: environment variables, the options of the command line, the TOML file "
+        "Strongest first: the options of the command line, environment variables, the TOML file "
         "named by `--config` or `DRIFTLINE_CONFIG`, the defaults below. Lists and tables are JSON "
         "in a variable. `DRIFTLINE_ACTIONS` (or `[actions]`) replaces the whole table of actions."
     )
-    general = f"## Without a section\n\n{_table(SETTING_HEAD, own)}"
+    general = f"## Without a section\n\n{table(SETTING_HEAD, own)}"
     return "\n\n".join([opening, general, *sections]) + "\n"
 
 
@@ -62,19 +62,19 @@ def metrics_page() -> str:
         summary = inspect.cleandoc(kind.__doc__ or "")
         parts.append(
             f"## {name.removesuffix('Metrics')}\n\n{summary}\n\n"
-            f"{_table(('metric', 'type', 'labels', 'meaning'), rows)}"
+            f"{table(('metric', 'type', 'labels', 'meaning'), rows)}"
         )
     return "\n\n".join(parts) + "\n"
 
 
-SETTING_HEAD = ("setting", "variable", "type", "default", "meaning")
+SETTING_HEAD = ("setting and its variable", "type", "default", "meaning")
 
 
 def _setting(variable: str, name: str, field: FieldInfo) -> tuple[str, ...]:
     default = field.get_default(call_default_factory=True)
     limits = ", ".join(filter(None, (_limit(entry) for entry in field.metadata)))
     meaning = "; ".join(filter(None, (field.description, limits)))
-    return f"`{name}`", f"`{variable}`", f"`{_kind(field.annotation)}`", _default(default), meaning
+    return f"`{name}`<br>`{variable}`", f"`{_kind(field.annotation)}`", _default(default), meaning
 
 
 def _default(value: object) -> str:
@@ -84,6 +84,8 @@ def _default(value: object) -> str:
         return ", ".join(f"`{key} = {weight}`" for key, weight in value.items())
     if isinstance(value, tuple):
         return ", ".join(f"`{entry}`" for entry in value) or "none"
+    if value == "":
+        return "empty"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"
@@ -93,17 +95,17 @@ def _kind(annotation: Any) -> str:  # Any: an annotation is whatever Python lets
     """A type for people.
 
     >>> _kind(tuple[str, ...]), _kind(Literal["a", "b"]), _kind(Path | None)
-    ('list of text', 'a | b', 'path')
+    ('list of text', 'a or b', 'path')
     """
     names: dict[object, str] = {
-        str: "text", int: "integer", float: "number", bool: "true | false", Path: "path",
+        str: "text", int: "integer", float: "number", bool: "true or false", Path: "path",
         SecretStr: "secret",
     }  # fmt: skip
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
-        return " | ".join(_kind(part) for part in inside if part is not types.NoneType)
+        return " or ".join(_kind(part) for part in inside if part is not types.NoneType)
     if origin is Literal:
-        return " | ".join(map(str, inside))
+        return " or ".join(map(str, inside))
     if origin is tuple:
         return f"list of {_kind(inside[0])}"
     if origin is dict:
@@ -138,7 +140,8 @@ def _metric(metric: MetricWrapperBase) -> tuple[str, ...]:
     return f"`{family.name}{suffix}`", family.type, labels, family.documentation
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines

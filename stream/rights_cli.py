@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from stream.cli_options import Bootstrap, Config, print_json, read_settings
+from stream.cli_options import AlwaysJson, Bootstrap, Config, print_json, read_settings
 
 audit_app = typer.Typer(no_args_is_help=True, help="Check the log of what was done.")
 
 
-def export(user: str, config: Config = None, bootstrap: Bootstrap = None) -> None:
+def export(
+    user: str, config: Config = None, bootstrap: Bootstrap = None, as_json: AlwaysJson = False
+) -> None:
     """Everything that the topics hold about a user, as JSON: for whoever asks what is known of her.
 
     Example: `driftline export user-17 > user-17.json`
@@ -33,6 +35,7 @@ def erase(
     wait_s: Annotated[float, typer.Option(help="For the receipts; 0: do not wait.", min=0)] = 60.0,
     config: Config = None,
     bootstrap: Bootstrap = None,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Forget a user: profile, history, changelog, recommendations, replay examples; print receipts.
 
@@ -62,6 +65,7 @@ def audit_verify(
         str | None, typer.Option(help="What an earlier check printed: shows a cut-off end.")
     ] = None,
     config: Config = None,
+    as_json: AlwaysJson = False,
 ) -> None:
     """Follow the chain of the audit log; ends with 13 where it is broken.
 

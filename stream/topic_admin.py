@@ -8,13 +8,11 @@ stored offsets belong to a log that is gone.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import (
-    KafkaError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -22,7 +20,7 @@ from kafka.errors import (
 
 from profiles.errors import BrokerError, TopicError
 from profiles.topics import TopicSpec
-from stream.broker_admin import RETRY_PAUSE_S, TIMEOUT_S, admin_client
+from stream.broker_admin import TIMEOUT_S, admin_client, until_answered
 
 __all__ = ["check_offsets", "check_topics", "check_unchanged", "create_topics", "topic_ids"]
 
@@ -130,28 +128,6 @@ def topic_ids(
     return found
 
 
-def operations_on(
-    bootstrap: str,
-    names: Collection[str],
-    timeout_s: float = TIMEOUT_S,
-    *,
-    client_options: Mapping[str, object] | None = None,
-) -> dict[str, frozenset[str]]:
-    """What the broker lets us do on each topic: `read`, `write`, `describeconfigs`, and so on.
-
-    A topic that we may not even see is left out.  Raises: BrokerError, TopicError.
-    """
-    with admin_client(bootstrap, timeout_s, client_options) as admin:
-        return {
-            topic["name"]: frozenset(
-                str(operation).replace("_", "").lower()
-                for operation in topic["authorized_operations"]
-            )
-            for topic in admin.describe_topics(list(names))
-            if topic["error_code"] == 0
-        }
-
-
 def check_unchanged(
     bootstrap: str,
     specs: Collection[TopicSpec],
@@ -212,15 +188,7 @@ def check_offsets(
 # Any, here and below: kafka-python has no type information.
 def _committed(admin: Any, group: str, timeout_s: float) -> dict[Any, Any]:
     """What a group has committed, by partition."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return dict(admin.list_group_offsets(group)[group])
-        except KafkaError as error:
-            # The first group on a new broker waits until the topic of the offsets was made.
-            if not error.retriable or time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_PAUSE_S)
+    return until_answered(lambda: dict(admin.list_group_offsets(group)[group]), timeout_s)
 
 
 def _described(admin: Any, names: Collection[str]) -> list[dict[str, Any]]:

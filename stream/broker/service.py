@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +20,36 @@ __all__ = ["run_broker"]
 LOOK_EVERY_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the cache has: Java's path, and how many verified jars in which folder."""
+
+    java: str
+    jars: int
+    folder: str
+
+    def in_words(self) -> str:
+        """For people."""
+        return f"Java is {self.java}; {self.jars} verified jars are in {self.folder}"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the broker is, where its data and log are, and how many topics it made."""
+
+    bootstrap: str
+    data_dir: str
+    prefix: str
+    topics_created: int
+
+    def in_words(self) -> str:
+        """For people."""
+        return (
+            f"Kafka is at {self.bootstrap}; its data and log are in {self.data_dir}\n"
+            f"created {self.topics_created} topics under {self.prefix!r}; stop it with Ctrl-C"
+        )
+
+
 def run_broker(
     *,
     port: int = 9092,
@@ -27,7 +58,7 @@ def run_broker(
     partitions: int = DEFAULT_PARTITIONS,
     prefix: str = DEFAULT_PREFIX,
     jvm_options: Sequence[str] = FAST_START,
-    say: Callable[[str], None] = print,
+    tell: Callable[[Fetched | Started], None] = lambda told: print(told.in_words()),
 ) -> None:
     """Start Kafka, create the missing topics, say where it is, and wait for SIGINT or SIGTERM.
 
@@ -38,7 +69,7 @@ def run_broker(
     """
     if fetch_only:
         jars = kafka_jars()
-        say(f"Java is {find_java()}; {len(jars)} verified jars are in {jars[0].parent}")
+        tell(Fetched(str(find_java()), len(jars), str(jars[0].parent)))
         return
     wanted = threading.Event()
 
@@ -51,8 +82,7 @@ def run_broker(
     try:
         with EmbeddedKafka(data_dir, port=port, jvm_options=jvm_options) as kafka:
             created = create_topics(kafka.bootstrap, topic_specs(prefix, partitions))
-            say(f"Kafka is at {kafka.bootstrap}; its data and log are in {kafka.data_dir}")
-            say(f"created {len(created)} topics under {prefix!r}; stop it with Ctrl-C")
+            tell(Started(kafka.bootstrap, str(kafka.data_dir), prefix, len(created)))
             while not wanted.wait(LOOK_EVERY_S):
                 if not kafka.is_running:
                     raise BrokerError(

@@ -66,6 +66,7 @@ def run_demo(
     data_dir: Path | None = None,
     replay_s: float | None = None,
     domain: str | None = None,
+    words_to_stderr: bool = False,
 ) -> dict[str, Any]:  # Any: figures of several kinds, as they go into the JSON object
     """Run it; with `once`, end after the summary, whose JSON is the last line on stdout.
 
@@ -75,6 +76,7 @@ def run_demo(
         data_dir: a new or empty directory for everything that is kept; default a temporary one.
         replay_s: how long the events are spread over.
         domain: name or file of a domain that has the action `rate`.
+        words_to_stderr: leave stdout to the JSON object.
     Raises: DriftlineError: a process ended early, nothing got ready in time, or the oracle found
         a broken promise.  SystemExit after SIGINT (130) or SIGTERM (143).
     """
@@ -91,7 +93,7 @@ def run_demo(
             figures = outcome.as_dict()
             if report is not None:
                 outcome.write(report)
-            print_summary(outcome, Console())
+            print_summary(outcome, Console(stderr=words_to_stderr))
             if once:
                 print(json.dumps(figures), flush=True)
             else:

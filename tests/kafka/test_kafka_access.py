@@ -17,10 +17,12 @@ from profiles.config import Settings
 from profiles.errors import BrokerError, SettingsError
 from profiles.events import encode
 from profiles.topics import topic_specs
+from stream.doctor import Finding, examine
+from stream.kafka_rights import operations_on_groups
 from stream.outbox import Outbox
 from stream.topic_admin import check_topics, create_topics
 from stream.user_rights import export_user
-from tests.deployment import deploy, make_events
+from tests.deployment import deploy, make_events, wait_until
 from tests.secured import Secured, secured_kafka
 
 pytestmark = pytest.mark.kafka
@@ -121,6 +123,32 @@ def test_a_role_reads_and_writes_what_it_was_granted_and_nothing_else(
         if grant.kind == "topic" and grant.operation in ("Read", "Write")
     }
     assert can == granted
+
+
+def test_the_doctor_compares_the_rights_on_a_group_before_it_exists(
+    secured: Secured, prefix: str
+) -> None:
+    granted = _granted(secured, prefix)
+    group = granted.serving.group
+
+    def rights(user: Role, group: str = group) -> Finding:
+        settings = granted.model_copy(
+            update={
+                "broker": secured.access(user),
+                "serving": granted.serving.model_copy(update={"group": group}),
+            }
+        )
+        return next(each for each in examine(settings, "worker") if each.name == "rights")
+
+    # Grants take a moment to reach the broker.
+    wait_until("the worker has its rights", lambda: rights("worker").status == "ok")
+    assert rights("worker").found.endswith("groups: 1")
+    other = rights("worker", f"{group}-2")
+    assert (other.status, other.found) == ("fail", f"a worker needs Read on group {group}-2")
+    assert "topics acls worker" in other.remedy
+    options = security_options(secured.access("console"))
+    console = operations_on_groups(secured.kafka.bootstrap, [group], client_options=options)
+    assert console == {group: {"describe"}}
 
 
 def test_a_wrong_password_or_authority_is_told_with_the_remedy(

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import typer
 
-from stream import cli
+from stream.command_reference import commands
 
 pytestmark = pytest.mark.unit
 
-
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with its words.  Any: click's, of which typer tells no type."""
-    inner = getattr(command, "commands", {})
-    if not inner:
-        yield path, command
-    for name, each in inner.items():
-        yield from commands(each, (*path, name))
-
-
-COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+COMMANDS = commands()
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -1,0 +1,176 @@
+"""The commands that run until they are told to stop: a deployment's processes, and the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli_options import (
+    ApiHost,
+    ApiPort,
+    AsJson,
+    Bootstrap,
+    Config,
+    Domain,
+    HttpPort,
+    JsonLogs,
+    at_address,
+    print_json,
+    read_settings,
+)
+
+
+def broker(
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65_535)
+    ] = 9092,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the data here; default: a temporary directory.")
+    ] = None,
+    fetch_only: Annotated[
+        bool, typer.Option("--fetch-only", help="Only have Java and Kafka in the cache.")
+    ] = False,
+    config: Config = None,
+    domain: Domain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a real Apache Kafka on this machine, with the topics made.
+
+    Example: `driftline broker --port 9092 --data-dir data/kafka`
+    """
+    from stream.broker import run_broker
+
+    settings = read_settings(config, domain=domain)
+    run_broker(
+        port=port,
+        data_dir=data_dir,
+        fetch_only=fetch_only,
+        partitions=settings.topics.partitions,
+        prefix=settings.topics.prefix,
+        tell=print_json if as_json else lambda told: print(told.in_words(), flush=True),
+    )
+
+
+def worker(
+    instance: Annotated[
+        str | None, typer.Option(help="Name of this worker's directory; default: a free one.")
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: HttpPort = None,
+    domain: Domain = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run a stream worker: events in, profiles and recommendations out.
+
+    Start as many as there are partitions, on any number of machines.
+
+    Example: `driftline worker --http-port 9101`
+    """
+    from stream.language_model import LanguageModel
+
+    settings = read_settings(config, bootstrap, http_port, domain, log_json=as_json)
+    # Its child process imports for seconds: it begins before this one imports the rest.
+    language_model = LanguageModel(settings.model)
+    with contextlib.closing(language_model):
+        from stream.app import run_worker
+
+        run_worker(settings, language_model, instance)
+
+
+def serve(
+    host: ApiHost = None,
+    port: ApiPort = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    domain: Domain = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run the HTTP API beside Kafka: recommendations, profiles, events (docs/http-api.md).
+
+    Example: `driftline serve --port 8080`
+    """
+    from stream.api.serve import serve as serve_api
+
+    serve_api(
+        at_address(read_settings(config, bootstrap, domain=domain, log_json=as_json), host, port)
+    )
+
+
+def console(
+    host: ApiHost = None,
+    port: ApiPort = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    domain: Domain = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run the console: the HTTP API with pages for people on top.
+
+    Example: `driftline console --port 8080`
+    """
+    from learner.releases_cli import ReleaseDesk
+    from stream.console.run import run_console
+
+    settings = at_address(
+        read_settings(config, bootstrap, domain=domain, log_json=as_json), host, port
+    )
+    run_console(settings, ReleaseDesk(settings))
+
+
+def learn(
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: HttpPort = None,
+    domain: Domain = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run the learner: rounds of LoRA fine-tuning, each a release if it passes the gate.
+
+    Example: `driftline learn --http-port 9100`
+
+    Several processes learn together under `torchrun --nproc-per-node N -m stream learn`.
+    """
+    from prometheus_client import CollectorRegistry
+
+    from learner.distributed import run_learners
+    from profiles.metrics import LearnerMetrics
+
+    settings = read_settings(config, bootstrap, http_port, domain, log_json=as_json)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_learners(settings, stop, LearnerMetrics(CollectorRegistry()))
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="No live view; end by itself.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write the summary here.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=4)] = 2,
+    limit: Annotated[int | None, typer.Option(help="Replay only so many events.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep all data and logs here.")] = None,
+    domain: Domain = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole loop on this machine: Kafka, workers, learner, MovieLens-100K, a summary.
+
+    With --json it ends by itself, as with --once, and the summary is all that stdout gets.
+
+    Example: `driftline demo --once --report r.json`
+    """
+    from stream.demo import run_demo
+
+    run_demo(
+        once=once or as_json,
+        report=report,
+        workers=workers,
+        limit=limit,
+        data_dir=data_dir,
+        domain=domain,
+        words_to_stderr=as_json,
+    )
