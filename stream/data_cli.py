@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from profiles.errors import SettingsError
 from profiles.topics import Topics
 from stream.cli_options import (
     AlwaysJson,
@@ -19,6 +21,9 @@ from stream.cli_options import (
     print_json,
     read_settings,
 )
+
+if TYPE_CHECKING:
+    from stream.datasets import EventTable  # which would import pandas
 
 DataSet = Annotated[
     str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
@@ -81,7 +86,22 @@ def tune(
 
 
 def _columns(mapping: list[str] | None) -> dict[str, str] | None:
-    return dict(pair.split("=", 1) for pair in mapping or [] if "=" in pair) or None
+    """Raises: SettingsError for a pair without `=`."""
+    if wrong := [pair for pair in mapping or [] if "=" not in pair]:
+        raise SettingsError(f"--map {wrong[0]!r} is not of the form FIELD=COLUMN")
+    return dict(pair.split("=", 1) for pair in mapping or []) or None
+
+
+def _check_actions(events: EventTable, actions: Mapping[str, float]) -> None:
+    """Raises: SettingsError if events would become dead letters for the name of their action."""
+    counts = events.actions.counts()
+    if unknown := {name: counts[name] for name in sorted(counts) if name not in actions}:
+        said = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        raise SettingsError(
+            f"{sum(unknown.values())} of {len(events)} events are of actions that [actions] does "
+            f"not have: {said}. They would be dead letters: give each a weight in [actions] "
+            f"({', '.join(actions)} are there), or map one name for all, --map action==NAME"
+        )
 
 
 def replay(
@@ -115,6 +135,7 @@ def replay(
 
     settings = read_settings(config, bootstrap, domain=domain)
     dataset = load_dataset(data, path, _columns(mapping))
+    _check_actions(dataset.events, settings.actions)
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     report = replay_dataset(

@@ -73,9 +73,19 @@ async def connect(client: Any, broker: BrokerSettings) -> None:  # Any: aiokafka
         await client.stop()
         raise BrokerError(
             f"no Kafka at {broker.bootstrap} within {broker.connect_timeout_s:.0f} s "
-            f"({type(error).__name__}: {error}); start one with `driftline broker`, or set "
+            f"({_said(error)}); start one with `driftline broker`, or set "
             "DRIFTLINE_BROKER__BOOTSTRAP"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, its name once.
+
+    >>> _said(TimeoutError()), _said(OSError("no route"))
+    ('TimeoutError', 'OSError: no route')
+    """
+    name = type(error).__name__
+    return f"{name}: {error}".replace(f"{name}: {name}", name).removesuffix(": ")
 
 
 async def topic_partitions(client: Any, *names: str) -> dict[str, list[int]]:

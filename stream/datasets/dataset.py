@@ -45,6 +45,15 @@ class Codes:
         """The rows named by `order`.  Shapes: order (M,) -> (M,)."""
         return Codes(self.code[order], self.texts)
 
+    def counts(self) -> dict[str, int]:
+        """How often each text occurs.
+
+        >>> Codes.of(["view", "like", "view"]).counts()
+        {'view': 2, 'like': 1}
+        """
+        counted = np.bincount(self.code[self.code >= 0], minlength=len(self.texts))
+        return dict(zip(self.texts, counted.tolist(), strict=True))
+
     def at(self, row: int) -> str | None:
         """The text of one row."""
         code = int(self.code[row])

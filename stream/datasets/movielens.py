@@ -71,7 +71,7 @@ def load_movielens(folder: Path) -> Dataset:
     found = ", ".join(sorted(path.name for path in folder.glob("*"))[:8]) or "nothing"
     raise DatasetError(
         f"no MovieLens in {str(folder)!r}: expected u.data, ratings.dat, ratings.csv or *.inter, "
-        f"found {found}"
+        f"found {found}; a table of your own is `tabular`: `driftline replay tabular --path ...`"
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ ITEM_GUESSES: Mapping[str, tuple[str, ...]] = {
 EVENT_FILES = ("events", "interactions", "ratings", "clicks", "behaviors", "transactions", "logs")
 ITEM_FILES = ("items", "products", "articles", "movies", "books", "news", "catalogue", "catalog")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+NEEDED = ("user_id", "item_id", "ts")
+"""Without these an event is none."""
 UNITS_S = ((1e11, 1.0), (1e14, 1e-3), (1e17, 1e-6), (np.inf, 1e-9))
 """Largest plausible timestamp of each unit, and that unit in seconds (s, ms, µs, ns)."""
 
@@ -62,16 +64,24 @@ def load_tabular(path: Path, mapping: Mapping[str, str]) -> Dataset:
         raise DatasetError(f"{str(path)!r} does not exist; give a CSV or Parquet file or a folder")
     known = {*EVENT_GUESSES, "items", *(f"items.{name}" for name in ITEM_GUESSES)}
     if unknown := sorted(set(mapping) - known):
-        raise DatasetError(f"mapping names unknown fields {unknown}; known are {sorted(known)}")
+        raise DatasetError(
+            f"--map names unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     events_path = _find(path, EVENT_FILES) if path.is_dir() else path
     if events_path is None:
-        raise DatasetError(f"no events file in {str(path)!r}; expected {_names(EVENT_FILES)}")
+        events, items = (" or ".join(names[:3]) for names in (EVENT_FILES, ITEM_FILES))
+        raise DatasetError(
+            f"no events file in {str(path)!r}, which holds {_held(path)}: name the file itself, "
+            f"--path {path / 'FILE'}, and the items' by --map items={path / 'FILE'}, or call them "
+            f"{events}, and {items} ({', '.join(SUFFIXES)})"
+        )
     items_path = Path(mapping["items"]) if "items" in mapping else None
     if items_path is None and path.is_dir():
         items_path = _find(path, ITEM_FILES)
 
     table = _Table(_read(events_path), str(events_path), mapping, EVENT_GUESSES)
-    events = _events(table, prefix=path.stem)
+    table.check(NEEDED)
+    events = _events(table, prefix=path.resolve().stem)
     own = {name[len("items.") :]: to for name, to in mapping.items() if name.startswith("items.")}
     if items_path is not None:
         items = _Table(_read(items_path), str(items_path), own, ITEM_GUESSES)
@@ -81,7 +91,7 @@ def load_tabular(path: Path, mapping: Mapping[str, str]) -> Dataset:
         shared = {"item_id": mapping["item_id"]} if "item_id" in mapping else {}
         items = _Table(table.frame, table.source, {**shared, **own}, guesses)
     return Dataset(
-        name=path.stem,
+        name=path.resolve().stem,
         items=_items(items, events.items),
         events=events.in_time_order(),
         source=str(events_path),
@@ -115,14 +125,26 @@ class _Table:
         guess = next((guess for guess in self.guesses[name] if guess in by_plain), None)
         return None if guess is None else self.frame[by_plain[guess]]
 
-    def need(self, name: str) -> pd.Series[Any]:
-        """The column that holds a field.  Raises: DatasetError if there is none."""
-        column = self.column(name)
-        if column is None:
+    def check(self, names: Sequence[str], option: str = "") -> None:
+        """Whether there is a column or a constant for each of these fields.
+
+        Raises: DatasetError naming all that are missing; `option`: what stands before a field's
+        name when it is mapped.
+        """
+        if missing := [
+            name for name in names if self.constant(name) is None and self.column(name) is None
+        ]:
+            given = " ".join(f"--map {option}{name}=COLUMN" for name in missing)
             raise DatasetError(
-                f"{self.source}: no column for {name}; found {self._found()}, looked for "
-                f"{', '.join(self.guesses[name])}. Map it, as in {name}=<column>"
+                f"{self.source}: no column for {', '.join(missing)}; found {self._found()}. "
+                f"Say which it is: {given}"
             )
+
+    def need(self, name: str, option: str = "") -> pd.Series[Any]:
+        """The column that holds a field.  Raises: DatasetError if there is none."""
+        self.check((name,), option)
+        column = self.column(name)
+        assert column is not None, f"{name} is a constant"
         return column
 
     def codes(self, name: str) -> Codes | None:
@@ -170,7 +192,7 @@ def _events(table: _Table, prefix: str) -> EventTable:
 
 def _items(table: _Table, in_events: Codes) -> list[Item]:
     """Items of a table; those that only events name come last, known by their id alone."""
-    ids = _texts(table.need("item_id")).tolist()
+    ids = _texts(table.need("item_id", "items.")).tolist()
     columns = {name: table.column(name) for name in ("title", "text", "tags")}
     cells = [[None] * len(ids) if found is None else found.tolist() for found in columns.values()]
     items: dict[str, Item] = {}
@@ -233,8 +255,9 @@ def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(f"{name}{{{','.join(SUFFIXES)}}}" for name in names)
+def _held(folder: Path) -> str:
+    """Some of what is in a folder, for people."""
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
 
 
 def _plain(name: object) -> str:

@@ -52,6 +52,15 @@ class Reject:
     text: str
 
 
+def check_format(name: str) -> None:
+    """Raises: SettingsError if no such format is known."""
+    if name not in OPENINGS:
+        raise SettingsError(
+            f"unknown format {name!r}; known are {', '.join(FORMATS)}. A table of your own goes "
+            "through `driftline replay tabular`"
+        )
+
+
 def read_rows(
     path: Path, format_name: str, actions: Mapping[str, str], contract: Contract
 ) -> Iterator[Row | Reject]:
@@ -60,9 +69,8 @@ def read_rows(
     Raises: SettingsError for an unknown format; DatasetError when the file cannot be read, is
     empty, or cannot be of this format at all.
     """
-    opening = OPENINGS.get(format_name)
-    if opening is None:
-        raise SettingsError(f"unknown format {format_name!r}; known are {', '.join(FORMATS)}")
+    check_format(format_name)
+    opening = OPENINGS[format_name]
     now_s = time.time()
     parse = None
     for number, line in _lines(path):

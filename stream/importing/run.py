@@ -8,6 +8,7 @@ events say about their items goes first, because an event of an unknown item is 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -68,7 +69,9 @@ def import_file(path: Path, options: ImportOptions, settings: Settings) -> Impor
     contract = Contract.of(settings)
     items = _items(path, options, contract) if options.items else {}
     report.items = len(items)
-    rows = _sorted_out(path, options, contract, report)
+    good = _sorted_out(path, options, contract, report)
+    # What is wrong with the whole file is told before anybody waits for Kafka.
+    rows = itertools.chain(list(itertools.islice(good, 1)), good)
     if options.dry_run:
         for row in rows:
             report.events += len(row.events)
