@@ -26,7 +26,7 @@ export UV_FIND_LINKS := $(subst $(space),$(comma),$(FIND_LINKS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check faults dashboards lock format clean FORCE
+.PHONY: help setup demo test check docs faults dashboards lock format clean FORCE
 
 help:  ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -48,6 +48,9 @@ check: $(STAMP)  ## lint, format, types, import rules, security
 	.venv/bin/lint-imports
 	.venv/bin/bandit -q -c pyproject.toml -r profiles learner stream
 	$(PY) -m tests.dependency_audit
+
+docs: $(STAMP)  ## build the documentation site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 faults: $(STAMP)  ## the long fault-injection runs (FAULTS_ARGS=...)
 	$(PY) -m tests.faults.lane $(FAULTS_ARGS)
