@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from profiles.errors import SettingsError
+from profiles.events import Event
 from profiles.topics import Topics
 from stream.cli_options import (
     AlwaysJson,
@@ -21,9 +23,6 @@ from stream.cli_options import (
     print_json,
     read_settings,
 )
-
-if TYPE_CHECKING:
-    from stream.datasets import EventTable  # which would import pandas
 
 DataSet = Annotated[
     str, typer.Argument(help="movielens, tabular, amazon, mind or synthetic[:options]")
@@ -92,9 +91,15 @@ def _columns(mapping: list[str] | None) -> dict[str, str] | None:
     return dict(pair.split("=", 1) for pair in mapping or []) or None
 
 
-def _check_actions(events: EventTable, actions: Mapping[str, float]) -> None:
+def _check_actions(events: Sequence[Event], actions: Mapping[str, float]) -> None:
     """Raises: SettingsError if events would become dead letters for the name of their action."""
-    counts = events.actions.counts()
+    from stream.datasets import EventTable
+
+    counts: Mapping[str, int]
+    if isinstance(events, EventTable):
+        counts = events.actions.counts()
+    else:
+        counts = Counter(event.action for event in events)
     if unknown := {name: counts[name] for name in sorted(counts) if name not in actions}:
         said = ", ".join(f"{name} ({count})" for name, count in unknown.items())
         raise SettingsError(

@@ -69,11 +69,11 @@ def load_tabular(path: Path, mapping: Mapping[str, str]) -> Dataset:
         )
     events_path = _find(path, EVENT_FILES) if path.is_dir() else path
     if events_path is None:
-        events, items = (" or ".join(names[:3]) for names in (EVENT_FILES, ITEM_FILES))
+        called = [" or ".join(names[:3]) for names in (EVENT_FILES, ITEM_FILES)]
         raise DatasetError(
             f"no events file in {str(path)!r}, which holds {_held(path)}: name the file itself, "
             f"--path {path / 'FILE'}, and the items' by --map items={path / 'FILE'}, or call them "
-            f"{events}, and {items} ({', '.join(SUFFIXES)})"
+            f"{called[0]}, and {called[1]} ({', '.join(SUFFIXES)})"
         )
     items_path = Path(mapping["items"]) if "items" in mapping else None
     if items_path is None and path.is_dir():
