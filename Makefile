@@ -4,6 +4,7 @@
 PYTHON    ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+TEST_PROCESSES ?= 2
 FAULTS_ARGS ?=
 BENCH_ARGS ?=
 
@@ -38,8 +39,10 @@ setup: $(STAMP)  ## install everything into .venv (done by every other target wh
 demo: $(STAMP)  ## show the whole loop: broker, stream, learner and a release swap (DEMO_ARGS=...)
 	.venv/bin/driftline demo $(DEMO_ARGS)
 
-test: $(STAMP)  ## run the tests (TEST_ARGS="-k name")
-	$(PY) -m pytest $(TEST_ARGS)
+# Half of a test's time is waiting, for a broker or a worker: two processes, each with a broker of
+# its own, take files in turns.
+test: $(STAMP)  ## run the tests (TEST_ARGS="-k name", TEST_PROCESSES=0 for one after another)
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TEST_ARGS)
 
 check: $(STAMP)  ## lint, format, types, import rules, security
 	.venv/bin/ruff check .
