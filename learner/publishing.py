@@ -47,6 +47,7 @@ from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Manifest, Release, read_manifest
+from profiles.tracing import NO_TRACES, Traces
 
 log = get_logger("learner.rounds")
 
@@ -79,8 +80,9 @@ class Rounds:
         metrics: LearnerMetrics,
         team: Team | None = None,
         keys: LearnerKeys | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
-        self._team, self._keys = team, keys
+        self._team, self._keys, self._traces = team, keys, traces
         self._settings, self._buffer, self._board = settings, buffer, board
         self._producer, self._store, self._metrics = producer, store, metrics
         self._directory = directory
@@ -176,11 +178,20 @@ class Rounds:
                     seal=seal,
                     unseal=unseal,
                 )
-                with told_out_of_memory(plan.number):
+                span = self._traces.span(
+                    "driftline.learning_round", number=plan.number, due_by=plan.reason
+                )
+                with span as told_round, told_out_of_memory(plan.number):
                     outcome = run_round(
                         self._settings, plan, catalogue, parent, self._store, sequence,
                         self._directory, hooks,
                     )  # fmt: skip
+                    told_round.note(
+                        release=outcome.manifest.release_id,
+                        promoted=outcome.decision.promote,
+                        events=plan.fresh_events,
+                        **{f"seconds.{stage}": took for stage, took in outcome.seconds.items()},
+                    )
             self._measure(outcome)
             return self._save_outcome(
                 Finished(

@@ -39,6 +39,7 @@ from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.registry import ReleaseStore
 from profiles.sealing import MasterKeys
+from profiles.tracing import open_traces
 
 log = get_logger("learner.service")
 
@@ -93,6 +94,8 @@ class _Learner:
         directory = learner_directory(settings)
         actions = ActionWeights.from_settings(settings.actions)
         with ExitStack() as opened:
+            traces = open_traces(settings.observability, "driftline-learner")
+            opened.callback(traces.close)
             self._board = BoardFeed(settings)
             opened.callback(self._board.close)
             self._producer = open_producer(settings)
@@ -142,6 +145,7 @@ class _Learner:
             metrics,
             team,
             keys,
+            traces,
         )
         self._eraser = Eraser(
             self._board, self._buffer, self._producer, self._rounds, AuditLog.of(settings)

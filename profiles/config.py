@@ -29,6 +29,7 @@ from profiles.settings.learning import (
     RolloutSettings,
     TrackerSettings,
 )
+from profiles.settings.observability import ObservabilitySettings
 from profiles.settings.privacy import PrivacySettings
 from profiles.settings.serving import (
     DEFAULT_ACTIONS,
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     privacy: PrivacySettings = PrivacySettings()
     http: HttpSettings = HttpSettings()
     api: ApiSettings = ApiSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 

@@ -27,6 +27,7 @@ from profiles.events import (
 )
 from profiles.head import Floats
 from profiles.space import Space
+from profiles.tracing import NO_SPAN
 from stream.admission import DETAIL, REASON, blank
 from stream.broadcast import Broadcast
 from stream.chunks import Chunk, ChunkApp, ChunkSchema, Parsed
@@ -37,6 +38,7 @@ from stream.publisher import Message, Sent
 from stream.source import Source
 from stream.taking_events import EventRounds
 from stream.text_reader import Read
+from stream.tracing import carried_on, start_round
 from stream.words import Unread
 from stream.worker import Worker
 
@@ -114,6 +116,9 @@ async def _send_keys(worker: Worker, sent: Sent, source: Source) -> None:
 async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
     """Answer a chunk of requests."""
     source = worker.source(chunk)
+    around = NO_SPAN
+    if worker.traces.is_on:
+        around = start_round(worker.traces, "driftline.requests", [chunk])
     dead: list[DeadLetter] = []
     requests = []
     topic_id = worker.delivery.topic_ids[chunk.topic]
@@ -135,6 +140,9 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
         answers = await worker.state.run(_answer, worker, source, requests, read)
     worker.metrics.recommendations.labels("request").inc(len(answers))
     sent = Sent()
+    if worker.traces.is_on:
+        answers = carried_on(worker.traces, around, chunk, answers, sent)
+        sent.spans = (*sent.spans, around)
     await _send_keys(worker, sent, source)
     await worker.publisher.send(sent, worker.topics.recommendations, chunk.partition, answers)
     await worker.send_dead(sent, chunk, dead)

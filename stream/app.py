@@ -32,6 +32,7 @@ from profiles.errors import DriftlineError
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics, topic_specs
+from profiles.tracing import open_traces
 from stream.agents import register
 from stream.allocator import keep_freed_memory
 from stream.assembly import build_worker, new_app
@@ -123,6 +124,8 @@ class _Process:
             )
             registry = CollectorRegistry()
             metrics = WorkerMetrics(registry)
+            traces = open_traces(settings.observability, "driftline-worker")
+            stack.callback(traces.close)
             state = StateThread()
             stack.callback(state.close)
             publisher = Publisher(broker, topics, f"driftline-{self._directory.name}")
@@ -143,6 +146,7 @@ class _Process:
                 publisher,
                 items,
                 self.fail,
+                traces,
             )
             self._worker = worker
             stack.push_async_callback(worker.partitions.close)

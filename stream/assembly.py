@@ -22,6 +22,7 @@ from profiles.settings.kafka import BrokerSettings
 from profiles.signing import load_trusted
 from profiles.state import RecordLayout
 from profiles.topics import Topics
+from profiles.tracing import Traces
 from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import ChunkApp
@@ -76,6 +77,7 @@ def build_worker(
     publisher: Publisher,
     items: Broadcast,
     fail: Callable[[BaseException], None],
+    traces: Traces,
 ) -> Worker:
     """Put the parts of a worker together; `fail` is told what it cannot go on with."""
     serving, model = settings.serving, settings.model
@@ -132,6 +134,7 @@ def build_worker(
         metrics,
         Proofs(directory / "proofs.json"),
         sweep_everyone,
+        traces,
     )
     reporting = Reporting(
         path, feed, publisher, state, metrics, topics.outcomes, directory.name, settings.rollout
@@ -160,6 +163,7 @@ def build_worker(
         rules,
         serving,
         AuditLog.of(settings),
+        traces,
     )
 
 

@@ -27,6 +27,7 @@ from profiles.broker_access import security_options
 from profiles.errors import BrokerError
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
+from profiles.tracing import Span
 from stream.codecs import DeadLetter
 
 BATCH_BYTES = 900_000
@@ -48,13 +49,25 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class Sent:
-    """Batches on their way.  `ends` maps (topic, partition) to the offset after the last record."""
+    """Batches on their way.  `ends` maps (topic, partition) to the offset after the last record;
+    `spans` end when the broker has everything."""
 
     futures: list[tuple[str, int, int, asyncio.Future[Any]]] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
 
     async def acknowledged(self) -> None:
         """Wait until the broker has everything.  Raises: BrokerError."""
+        try:
+            await self._acknowledged()
+        except BaseException as error:
+            for span in self.spans:
+                span.end(error)
+            raise
+        for span in self.spans:
+            span.end()
+
+    async def _acknowledged(self) -> None:
         for topic, partition, count, future in self.futures:
             try:
                 metadata = await future

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,6 +29,7 @@ from profiles.registry import ReleaseStore
 from profiles.release import Expected, Release, check_probe, open_release
 from profiles.signing import check_signature
 from profiles.space import Space
+from profiles.tracing import NO_TRACES, Traces
 from stream.arms import Canary
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
@@ -63,6 +65,7 @@ class ReleaseFeed:
         metrics: WorkerMetrics,
         proofs: Proofs,
         on_swap: Callable[[], None],
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._path = path
         self._store = store
@@ -76,6 +79,7 @@ class ReleaseFeed:
         self._metrics = metrics
         self._proofs = proofs
         self._on_swap = on_swap
+        self._traces = traces
         self._notices: dict[str, ReleaseNotice] = {}
         self._refused: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
@@ -157,7 +161,11 @@ class ReleaseFeed:
         self, notice: ReleaseNotice, flip: Callable[[ReleaseNotice, Space], bool]
     ) -> bool:
         """Prepare a release and let it serve; what fails a check is not tried again."""
-        if not await self._swap(notice, flip):
+        told = {"release": notice.release_id, "status": notice.status}
+        with self._traces.span("driftline.swap", **told) as span:
+            swapped = await self._swap(notice, flip)
+            span.note(outcome="flipped" if swapped else "refused")
+        if not swapped:
             # While nothing serves yet, the next best release gets its chance.
             self._refused.add((notice.release_id, notice.sequence))
         else:
@@ -199,9 +207,12 @@ class ReleaseFeed:
         while True:
             await self._catalogue.fill(space)
             # In the background; while it is built, the old release serves and items may come.
-            await self._indexer.index(space)
+            with self._traces.span("driftline.swap.index"):
+                await self._indexer.index(space)
             started = time.perf_counter()
-            if await self._state.run(flip, notice, space):
+            with self._traces.span("driftline.swap.flip"):
+                has_flipped = await self._state.run(flip, notice, space)
+            if has_flipped:
                 break
         self._metrics.swap_seconds.labels("flip").observe(time.perf_counter() - started)
         manifest = space.release.manifest
@@ -219,16 +230,22 @@ class ReleaseFeed:
         for space in (self._previous, canary.space if canary is not None else None):
             if space is not None and space.release_id == notice.release_id:
                 return space
-        with self._metrics.swap_seconds.labels("fetch").time():
+        with self._phase("fetch"):
             directory = await self._fetch(notice.release_id)
-        with self._metrics.swap_seconds.labels("verify").time():
+        with self._phase("verify"):
             release = await asyncio.to_thread(self._open, directory, notice.release_id)
             if not self._proofs.holds(release):
                 await self._prove(release)
-        with self._metrics.swap_seconds.labels("load").time():
+        with self._phase("load"):
             space = await self._state.run(Space, release, self._path.catalog, self._seen_bytes)
             await self._catalogue.fill(space)
         return space
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        seconds = self._metrics.swap_seconds.labels(name)
+        with seconds.time(), self._traces.span(f"driftline.swap.{name}"):
+            yield
 
     async def _prove(self, release: Release) -> None:
         """See that this process reads as the trainer did."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiles.tracing import NO_SPAN, Span
 from stream.admission import admit
 from stream.chunks import ChunkApp
 from stream.codecs import (
@@ -29,6 +30,7 @@ from stream.publisher import Sent
 from stream.rounds import Rounds, Taken, by_partition
 from stream.source import Outcome, Part, Source
 from stream.text_reader import Read
+from stream.tracing import start_round
 from stream.words import Unread
 from stream.worker import Worker
 
@@ -95,14 +97,28 @@ class EventRounds:
 
     async def _take(self, shares: Sequence[Share]) -> None:
         """Apply a round of behaviour events and recommend."""
+        traces = self._worker.traces
+        if not traces.is_on:
+            await self._take_round(shares, NO_SPAN)
+            return
+        around = start_round(traces, "driftline.round", [share.taken.chunk for share in shares])
+        try:
+            await self._take_round(shares, around)
+        except BaseException as error:
+            around.end(error)
+            raise
+        around.end()
+
+    async def _take_round(self, shares: Sequence[Share], around: Span) -> None:
         worker = self._worker
         async with AsyncExitStack() as held:
             for share in shares:
                 await held.enter_async_context(share.source.order)
-            tried = await worker.state.run(self._try_apply, shares)
+            with worker.traces.span("driftline.apply", around.traceparent):
+                tried = await worker.state.run(self._try_apply, shares)
             for share, (_, outcome) in zip(shares, tried, strict=True):
                 if outcome is not None:
-                    await worker.send_outcome(share.sent, share.taken.chunk, outcome)
+                    await worker.send_outcome(share.sent, share.taken.chunk, outcome, around)
         for share, (decoded, outcome) in zip(shares, tried, strict=True):
             if outcome is not None:
                 await self._follow(share, decoded, outcome)
@@ -117,6 +133,9 @@ class EventRounds:
         """The rare case: an event of an item that the catalogue lacks, or has no vector for yet,
         or words that are still to be read."""
         worker = self._worker
+        around = NO_SPAN
+        if worker.traces.is_on:
+            around = start_round(worker.traces, "driftline.late_events", [share.taken.chunk])
         try:
             missing = unknown_items(decoded, worker.path.catalog)
             if missing:
@@ -130,10 +149,12 @@ class EventRounds:
                         self._apply_known, share, decoded, read
                     )
                     if isinstance(outcome, Outcome):
-                        await worker.send_outcome(share.sent, share.taken.chunk, outcome)
+                        await worker.send_outcome(share.sent, share.taken.chunk, outcome, around)
+            around.end()
             await self._follow(share, decoded, outcome)
             await self._rounds.release(share.source.number)
         except Exception as error:
+            around.end(error)
             worker.delivery.fail(error)
             raise
 

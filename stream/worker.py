@@ -11,6 +11,7 @@ from profiles.audit import AuditLog
 from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.topics import Topics
+from profiles.tracing import NO_SPAN, Span, Traces
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk
 from stream.codecs import DeadLetter, Rules
@@ -26,6 +27,7 @@ from stream.source import Outcome, Source
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
 from stream.text_reader import TextReader
+from stream.tracing import carried_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Worker:
     rules: Rules
     settings: ServingSettings
     audit: AuditLog
+    traces: Traces
 
     def source(self, chunk: Chunk) -> Source:
         """The open partition that a chunk belongs to."""
@@ -56,14 +59,19 @@ class Worker:
         assert source is not None, "agents wait for a partition to open"
         return source
 
-    async def send_outcome(self, sent: Sent, chunk: Chunk, outcome: Outcome) -> None:
-        """Queue the changelog and the recommendations of a chunk."""
+    async def send_outcome(
+        self, sent: Sent, chunk: Chunk, outcome: Outcome, around: Span = NO_SPAN
+    ) -> None:
+        """Queue the changelog and the recommendations of a chunk; `around`: its round's span."""
         with self.metrics.batch_seconds.labels("publish").time():
             topics, partition = self.topics, chunk.partition
             if outcome.keys:
                 await self.publisher.send(sent, topics.keys, partition, outcome.keys)
             await self.publisher.send(sent, topics.profiles, partition, outcome.changelog)
-            await self.publisher.send(sent, topics.recommendations, partition, outcome.outputs)
+            outputs = outcome.outputs
+            if self.traces.is_on:
+                outputs = carried_on(self.traces, around, chunk, outputs, sent)
+            await self.publisher.send(sent, topics.recommendations, partition, outputs)
 
     async def send_dead(self, sent: Sent, chunk: Chunk, dead: list[DeadLetter]) -> None:
         """Queue a chunk's bad records for the dead-letter topic, and count them."""

@@ -18,16 +18,18 @@ from starlette.responses import PlainTextResponse, Response
 
 from profiles.config import Settings
 from profiles.metrics import HttpMetrics
+from profiles.tracing import NO_TRACES, Traces
 from stream.api.bodies import add_error_handlers
 from stream.api.document import DESCRIPTION, components
 from stream.api.guard import PROTECTED, Guard, Policy
 from stream.api.parts import Client, Parts
 from stream.api.read_model import ReadModel
 from stream.api.reads import read_routes
+from stream.api.traced import Traced
 from stream.api.writes import write_routes
 
 
-def create_app(parts: Parts, *more: APIRouter) -> FastAPI:
+def create_app(parts: Parts, *more: APIRouter, traces: Traces = NO_TRACES) -> FastAPI:
     """The application, with further routes if any, behind its guard.
 
     Raises: SettingsError when others could reach it and need neither token nor certificate.
@@ -54,6 +56,9 @@ def create_app(parts: Parts, *more: APIRouter) -> FastAPI:
     def on_refusal(reason: str) -> None:
         metrics.refused.labels(reason).inc()
 
+    # Inside the guard: whom it turns away makes no spans.
+    if traces.is_on:
+        app.add_middleware(Traced, traces=traces)
     app.add_middleware(Guard, policy=policy, on_refusal=on_refusal)
     plain = app.openapi
 

@@ -22,6 +22,7 @@ from profiles.config import Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
 from profiles.settings.access import ApiSettings
+from profiles.tracing import Traces, open_traces
 from profiles.web_policy import SECURITY_HEADERS, WebPolicy
 from stream.api.app import create_app
 from stream.api.feed import Feed
@@ -96,12 +97,20 @@ def serve(settings: Settings, told: Callable[[str], None] = print) -> None:
 
 
 async def _serve(settings: Settings, web: WebPolicy, told: Callable[[str], None]) -> None:
+    with contextlib.closing(open_traces(settings.observability, "driftline-api")) as traces:
+        await _serve_traced(settings, web, told, traces)
+
+
+async def _serve_traced(
+    settings: Settings, web: WebPolicy, told: Callable[[str], None], traces: Traces
+) -> None:
     model = ReadModel(settings)
     async with (
         AsyncDriftline(settings) as client,
         Feed.opened(settings.broker, model.sources, model.take) as feed,
     ):
-        app = create_app(Parts(settings, model, client, feed.why_not_ready, feed.why_not_live))
+        parts = Parts(settings, model, client, feed.why_not_ready, feed.why_not_live)
+        app = create_app(parts, traces=traces)
         with open_port(settings.api) as listener:
             at = address(web, settings.api.host, listener)
             told(f"driftline's API listens on {at}/openapi.json")

@@ -6,7 +6,8 @@
 
 Everything goes through Kafka, so it works from any machine that reaches the broker.  A call that
 sends returns when Kafka has acknowledged.  The settings (environment or TOML) must name the
-deployment's prefix and actions, because events are checked against them before they leave.
+deployment's prefix and actions, because events are checked against them before they leave.  A span
+of OpenTelemetry's that is open goes with what is sent, as the header `traceparent`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from profiles.events import (
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import MasterKeys
 from profiles.topics import Topics
+from profiles.tracing import current_headers
 from stream.client.payloads import Contract, Payload
 from stream.client.reading import AnswerDesk, Subscription, open_reader
 from stream.key_feed import KeyFeed
@@ -265,10 +267,11 @@ class AsyncDriftline:
 
     async def _send_window(self, topic: str, records: list[tuple[bytes, bytes | None]]) -> None:
         sent: list[asyncio.Future[Any]] = []  # Any: aiokafka's RecordMetadata is untyped
+        headers = current_headers()
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT_S):
                 for key, value in records:
-                    sent.append(await self._producer.send(topic, value, key=key))
+                    sent.append(await self._producer.send(topic, value, key=key, headers=headers))
                 # Not `gather`: its cancellation would reach into the producer's own futures.
                 await asyncio.wait(sent)
             for future in sent:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from profiles.config import Settings
 from profiles.topics import Topics
+from profiles.tracing import Traces, open_traces
 from profiles.web_policy import WebPolicy
 from stream.api.app import create_app
 from stream.api.feed import Feed
@@ -36,6 +37,13 @@ def run_console(settings: Settings, desk: Desk, told: Callable[[str], None] = pr
 
 
 async def _run(settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[str], None]) -> None:
+    with closing(open_traces(settings.observability, "driftline-console")) as traces:
+        await _run_traced(settings, web, desk, told, traces)
+
+
+async def _run_traced(
+    settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[str], None], traces: Traces
+) -> None:
     model = ReadModel(settings)
     signs = Signs(Topics.under(settings.topics.prefix), model.opened_recommendation)
     live = Live(signs)
@@ -57,7 +65,9 @@ async def _run(settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[s
     ):
         router = console_router(ConsoleParts(settings, model, signs, live, desk))
         app = create_app(
-            Parts(settings, model, client, feed.why_not_ready, feed.why_not_live), router
+            Parts(settings, model, client, feed.why_not_ready, feed.why_not_live),
+            router,
+            traces=traces,
         )
         with open_port(settings.api) as listener:
             looking = asyncio.create_task(live.run(gauges))
