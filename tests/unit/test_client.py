@@ -13,11 +13,13 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, NoAnswerError, SettingsError
 from profiles.events import Event, Item, Recommendation, encode
 from profiles.settings.kafka import BrokerSettings
+from profiles.tracing import OtlpTraces
 from stream.chunks import Record
 from stream.client import AsyncDriftline, Driftline, asynchronous
 from stream.client.payloads import Contract
@@ -49,11 +51,13 @@ class FakeProducer:
     error: KafkaError | None = None
     client: None = None
     sent: list[tuple[str, bytes, bytes | None]] = field(default_factory=list)
+    headers: list[list[tuple[str, bytes]]] = field(default_factory=list)
 
     async def send(
-        self, topic: str, value: bytes | None, *, key: bytes
+        self, topic: str, value: bytes | None, *, key: bytes, headers: list[tuple[str, bytes]]
     ) -> asyncio.Future[SimpleNamespace]:
         self.sent.append((topic, key, value))
+        self.headers.append(headers)
         answer: asyncio.Future[SimpleNamespace] = asyncio.get_running_loop().create_future()
         if self.error is None:
             answer.set_result(SimpleNamespace())
@@ -101,6 +105,15 @@ async def test_of_events_with_a_bad_one_among_them_none_is_sent(producer: FakePr
         with pytest.raises(BadMessage):
             await client.send([GOOD, BAD["unknown-action"]])
         assert producer.sent == []
+
+
+def test_a_span_that_is_open_goes_with_what_is_sent(producer: FakeProducer) -> None:
+    traces = OtlpTraces(InMemorySpanExporter(), "shop", share=1.0)
+    with Driftline(SETTINGS) as client:
+        client.send([GOOD])
+        with traces.span("a click") as span:
+            client.send([GOOD])
+    assert producer.headers == [[], [("traceparent", span.traceparent.encode())]]
 
 
 def test_every_message_goes_to_its_topic_under_its_key(producer: FakeProducer) -> None:
