@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from profiles.tracing import HEADER, MOST_LINKS, Span, Traces, is_traceparent
+from profiles.tracing import HEADER, MOST_LINKS, NO_SPAN, Span, Traces, is_traceparent
 from stream.chunks import Chunk, Parsed
 from stream.publisher import Message, Sent
 
@@ -50,8 +50,11 @@ def carried_on(
 ) -> list[Message]:
     """Outputs with a traceparent each: of a span below its record's, else of the round's.
 
-    The spans end when Kafka has acknowledged `sent`.
+    The spans end when Kafka has acknowledged `sent`.  Outputs of no round (the tombstones of an
+    erasure) stay as they are.
     """
+    if around is NO_SPAN:
+        return list(outputs)
     parents = parents_of(chunk.records)
     spans: list[Span] = []
     carried: list[Message] = []

@@ -21,6 +21,7 @@ from profiles.tracing import (
     CLOSE_WITHIN_S,
     HEADER,
     MOST_LINKS,
+    NO_SPAN,
     NO_TRACES,
     OtlpTraces,
     current_headers,
@@ -154,6 +155,14 @@ def test_a_trace_that_was_not_sampled_is_carried_on_and_not_recorded() -> None:
     for span in sent.spans:
         span.end()
     assert "driftline.recommend" not in collected.spans()
+
+
+def test_outputs_of_no_round_carry_nothing() -> None:
+    collected, sent = Collected(), Sent()
+    tombstone = Message(b"ann", None)
+    events = chunk(record(b"ann", 1, CALLER))
+    assert carried_on(collected.traces, NO_SPAN, events, [tombstone], sent) == [tombstone]
+    assert sent.spans == ()
 
 
 @pytest.mark.parametrize("bad", ["", "00-zz", CALLER[:-1], CALLER + "0", "\xff" * 55])
