@@ -29,6 +29,9 @@ from profiles.release import ItemTable
 COLD_COUNT = 2
 NEW_USER_EVENTS = 5
 NO_EVENTS = -1.0
+KEPT_ROWS = 32
+"""Rows of R with figures; older ones are empty.  All of them would outgrow the largest manifest
+that is read (4 MiB) after some 600 promoted releases, and no worker would take the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,9 @@ def next_matrix(
     """
     last = recent.candidate if recent.events else NO_EVENTS
     earlier = [row.get(number, NO_EVENTS) for number in range(1, period)]
-    return [*(list(old) for old in matrix), [*earlier, last]]
+    gone = max(0, len(matrix) + 1 - KEPT_ROWS)
+    kept = [list(old) for old in matrix[gone:]]
+    return [*([] for _ in range(gone)), *kept, [*earlier, last]]
 
 
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
@@ -226,7 +231,7 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
     if len(matrix) < 2:
         return 0.0
     last = matrix[-1]
-    pairs = [(last[j], matrix[j][j]) for j in range(len(matrix) - 1)]
+    pairs = [(last[j], row[j]) for j, row in enumerate(matrix[:-1]) if row]
     return _mean([now - then for now, then in pairs if now >= 0 and then >= 0])
 
 
@@ -243,7 +248,7 @@ def forgetting(matrix: Sequence[Sequence[float]]) -> float:
     last = matrix[-1]
     lost: list[float] = []
     for j in range(len(matrix) - 1):
-        before = [row[j] for row in matrix[j:-1] if row[j] >= 0]
+        before = [row[j] for row in matrix[j:-1] if row and row[j] >= 0]
         if before and last[j] >= 0:
             lost.append(max(before) - last[j])
     return _mean(lost)

@@ -16,7 +16,7 @@ from profiles.config import Settings
 from profiles.errors import ReleaseError
 from profiles.events import ReleaseNotice
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, read_manifest
+from profiles.release import Manifest, Release, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDesk:
-    """What the console lets an operator do.  Raises what `promote` and `rollback` raise."""
+    """What the console does to releases and reads of them.  Raises as the functions below."""
 
     settings: Settings
 
@@ -57,6 +57,14 @@ class ReleaseDesk:
     def rollback(self) -> ReleaseNotice:
         """Make the release serve that served before; returns its notice."""
         return rollback(self.settings, "rolled back in the console").serving
+
+    def open(self, release_id: str) -> Release:
+        """A release as a worker opens it.  Raises: ReleaseRefused, ReleaseError."""
+        return open_trusted(self.settings, open_store(self.settings), release_id)
+
+    def manifest(self, release_id: str) -> Manifest:
+        """What a release says about itself.  Raises: ReleaseRefused, ReleaseError."""
+        return read_manifest(open_store(self.settings).fetch(release_id))
 
 
 def open_store(settings: Settings) -> ReleaseStore:

@@ -32,6 +32,7 @@ class Catalog:
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._available = np.zeros(1024, dtype=np.bool_)
+        self._permitted = np.zeros(1024, dtype=np.bool_)
         self._sorted: tuple[Keys, Rows] | None = None
         self.version = 0
         """Counts changes: what was derived from the catalogue is compared by it."""
@@ -54,6 +55,11 @@ class Catalog:
         """Shapes: (N,), whether each item may be recommended: on sale, and not blocked."""
         return self._available[: len(self.items)]
 
+    @property
+    def permitted(self) -> npt.NDArray[np.bool_]:
+        """Shapes: (N,), the same without asking whether they are on sale."""
+        return self._permitted[: len(self.items)]
+
     def put(self, item: Item) -> tuple[int, bool]:
         """Add or replace.  Returns: (row, whether its text is new and must be encoded)."""
         text_key = key64(self.text_of(item))
@@ -73,7 +79,8 @@ class Catalog:
             self.items[row] = item
         self._text_keys[row] = text_key
         self._withdrawn.discard(row)
-        self._available[row] = item.available and not self._is_blocked(item)
+        self._permitted[row] = not self._is_blocked(item)
+        self._available[row] = item.available and self._permitted[row]
         for tag in item.tags:
             self._tagged.setdefault(tag, set()).add(row)
         return row, changed
@@ -83,7 +90,7 @@ class Catalog:
         row = self.rows.get(item_id)
         if row is not None:
             self._withdrawn.add(row)
-            self._available[row] = False
+            self._available[row] = self._permitted[row] = False
 
     def block(self, items: frozenset[str], tags: frozenset[str]) -> int:
         """Recommend none of these items, and none with one of these tags, until told otherwise.
@@ -93,8 +100,8 @@ class Catalog:
         self._blocked = items, tags
         blocked = [self._is_blocked(item) for item in self.items]
         for row, item in enumerate(self.items):
-            on_sale = item.available and row not in self._withdrawn
-            self._available[row] = on_sale and not blocked[row]
+            self._permitted[row] = row not in self._withdrawn and not blocked[row]
+            self._available[row] = item.available and self._permitted[row]
         return sum(blocked)
 
     def _is_blocked(self, item: Item) -> bool:
@@ -126,3 +133,4 @@ class Catalog:
         self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
         self._available = np.concatenate([self._available, np.zeros_like(self._available)])
+        self._permitted = np.concatenate([self._permitted, np.zeros_like(self._permitted)])

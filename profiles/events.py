@@ -122,16 +122,19 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which items a request allows.  `any_tags`: at least one; `no_tags`: none of them.
+    """Which items a request allows.  `any_tags`: at least one; `no_tags`: none of them;
+    `unavailable`: also items that are sold out, for a waiting list.
 
-    `diversity`: how unlike each other the items should be, 0 to 1, in place of what the worker's
-    rules say (docs/how-to/rules.md).
+    In place of what the worker's rules say (docs/how-to/rules.md): `diversity`, how unlike each
+    other the items should be, 0 to 1; `freshness`, what an item of age 0 gains on its score.
     """
 
     any_tags: Tags = []
     no_tags: Tags = []
     exclude_seen: bool = True
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    freshness: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    unavailable: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):

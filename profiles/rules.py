@@ -16,7 +16,6 @@ Source: Carbonell & Goldstein 1998, "The use of MMR, diversity-based reranking".
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +93,7 @@ class Ruling:
     rules: Rules
     catalog: Catalog
     _version: int = -1
+    _dated: int = -1
     _allowed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     _published: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
@@ -102,12 +102,17 @@ class Ruling:
         self._refresh()
         return self._allowed
 
-    def boosts(self, rows: Rows, now_s: float) -> Floats:
-        """What is added to the scores of these items for being new.  Any shape."""
-        self._refresh()
+    def boosts(self, rows: Rows, now_s: float, boost: float | None = None) -> Floats:
+        """What is added to the scores of these items for being new; `boost` in place of the
+        rules' own.  Any shape."""
         fresh = self.rules.freshness
+        if self._dated != self.catalog.version:
+            moments = [_moment(item.attributes.get(fresh.attribute)) for item in self.catalog.items]
+            self._published = np.array(moments, np.float64)
+            self._dated = self.catalog.version
         age_s = np.maximum(now_s - self._published[rows], 0.0)
-        out: Floats = (fresh.boost * 0.5 ** (age_s / fresh.half_life_s)).astype(np.float32)
+        most = fresh.boost if boost is None else boost
+        out: Floats = (most * 0.5 ** (age_s / fresh.half_life_s)).astype(np.float32)
         return out
 
     def _refresh(self) -> None:
@@ -121,11 +126,6 @@ class Ruling:
             allowed &= ~catalog.with_tags(filters.no_tags)
         allowed[[catalog.rows[item] for item in filters.exclude if item in catalog.rows]] = False
         self._allowed = allowed
-        if self.rules.freshness.boost:
-            name = self.rules.freshness.attribute
-            self._published = np.array(
-                [_moment(item.attributes.get(name)) for item in catalog.items], np.float64
-            )
         self._version = catalog.version
 
 
@@ -182,11 +182,10 @@ def rerank(
     )
 
 
-def pool_size(rules: Rules, k: int, strengths: Sequence[float]) -> int:
+def pool_size(rules: Rules, k: int, *strengths: float) -> int:
     """How many items are ranked for a list of k: more only where something is chosen.
 
-    >>> pool_size(Rules(), 10, [0.0]), pool_size(Rules(), 10, [0.5])
+    >>> pool_size(Rules(), 10, 0.0, 0.0), pool_size(Rules(), 10, 0.5, 0.0)
     (10, 50)
     """
-    chooses = rules.freshness.boost > 0 or any(strengths)
-    return max(k, rules.diversity.pool) if chooses else k
+    return max(k, rules.diversity.pool) if any(strengths) else k

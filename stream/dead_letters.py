@@ -18,11 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.errors import TopicError
+from profiles.events import Id
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.oracle.records import Raw, read_topic
 from stream.outbox import Outbox
@@ -67,15 +70,24 @@ class Replayed(msgspec.Struct, frozen=True):
     skipped: int = 0
 
 
+class LetterAt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One letter: the topic of its original, and where the letter itself stands."""
+
+    topic: Id
+    partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Which:
     """Which letters: of these entities, with these reasons (none: all), of this key, not older
-    than `within_s`."""
+    than `within_s`; `letters`: only these."""
 
     entities: tuple[str, ...] = DEAD_LETTERED
     reasons: tuple[str, ...] = ()
     key: bytes | None = None
     within_s: float | None = None
+    letters: frozenset[LetterAt] | None = None
 
     def takes(self, raw: Raw, reason: str, now_s: float) -> bool:
         """Whether a letter is among them."""
@@ -103,24 +115,31 @@ def list_letters(settings: Settings, which: Which, limit: int) -> Letters:
 async def replay_letters(settings: Settings, which: Which, limit: int | None = None) -> Replayed:
     """Send letters back to where they came from, oldest of each partition first.
 
-    Raises: BrokerError, also for a letter that Kafka does not take back; TopicError.
+    What was sent is noted in the audit log, in figures.
+    Raises: BrokerError, also for a letter that Kafka does not take back; TopicError; AuditError.
     """
     letters = itertools.islice(_read(settings, which), limit)
     by_topic: Counter[str] = Counter()
     by_reason: Counter[str] = Counter()
     skipped = 0
-    async with Outbox.connected(settings.broker) as outbox:
-        while block := await asyncio.to_thread(list, itertools.islice(letters, BLOCK)):
-            for topic, raw, reason in block:
-                if raw.key is None and raw.value is None:
-                    skipped += 1
-                    continue
-                headers = [pair for pair in raw.headers if not pair[0].startswith(PREFIX)]
-                # A letter stands in the partition of its original.
-                await outbox.send_raw(topic, raw.partition, raw.key, raw.value, headers)
-                by_topic[topic] += 1
-                by_reason[reason] += 1
-        await outbox.drain()
+    try:
+        async with Outbox.connected(settings.broker) as outbox:
+            while block := await asyncio.to_thread(list, itertools.islice(letters, BLOCK)):
+                for topic, raw, reason in block:
+                    if raw.key is None and raw.value is None:
+                        skipped += 1
+                        continue
+                    headers = [pair for pair in raw.headers if not pair[0].startswith(PREFIX)]
+                    # A letter stands in the partition of its original.
+                    await outbox.send_raw(topic, raw.partition, raw.key, raw.value, headers)
+                    by_topic[topic] += 1
+                    by_reason[reason] += 1
+            await outbox.drain()
+    finally:  # also of a replay that Kafka ended half way
+        if by_reason:
+            note = {"by_topic": dict(by_topic), "by_reason": dict(by_reason)}
+            log = AuditLog.of(settings)
+            await asyncio.to_thread(log.append, "operator", "dead letters replayed", **note)
     counts = dict(by_topic), dict(by_reason.most_common())
     return Replayed(by_reason.total(), *counts, skipped)
 
@@ -135,10 +154,28 @@ def _read(settings: Settings, which: Which) -> Iterator[tuple[str, Raw, str]]:
     topics, now_s = Topics.under(settings.topics.prefix), time.time()
     for entity in which.entities:
         topic = getattr(topics, entity)
-        for raw in read_topic(settings.broker, topics.dlq(topic)):
+        for raw in _letters(settings, topics, topic, which.letters):
             reason = _header(raw, "exception.class.name")
             if which.takes(raw, reason, now_s):
                 yield topic, raw, reason
+
+
+def _letters(
+    settings: Settings, topics: Topics, topic: str, wanted: frozenset[LetterAt] | None
+) -> Iterator[Raw]:
+    """Letters of one topic: all, or those wanted, which are not looked for further than needed."""
+    if wanted is None:
+        yield from read_topic(settings.broker, topics.dlq(topic))
+        return
+    left = {(letter.partition, letter.offset) for letter in wanted if letter.topic == topic}
+    for partition in sorted({partition for partition, _ in left}):
+        offsets = {offset for number, offset in left if number == partition}
+        since = {partition: min(offsets)}
+        for raw in read_topic(settings.broker, topics.dlq(topic), [partition], since):
+            if raw.offset in offsets:
+                yield raw
+            if raw.offset >= max(offsets):
+                break
 
 
 def _told(topic: str, raw: Raw, reason: str) -> Letter:

@@ -8,7 +8,7 @@ itself carries.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.events import (
+    Filters,
     Item,
     Reason,
     Recommendation,
@@ -42,6 +43,7 @@ a recommendation costs 56 us, in batches of 4,000 twice that; fewer would slow t
 """
 
 T = TypeVar("T")
+_NO_FILTERS = Filters()
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +65,11 @@ class Recommender:
     settings: ServingSettings
     ruling: Ruling | None = None
     exposure: Exposure | None = None
+    no_rules: Ruling = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What follows from the catalogue is kept there, also between requests.
+        object.__setattr__(self, "no_rules", Ruling(Rules(), self.catalog))
 
     @property
     def policy(self) -> Policy:
@@ -116,13 +123,13 @@ class Recommender:
             filters.exclude_seen,
             space,
             now_s,
-            filters.diversity,
+            filters,
         )[0]
 
     def allowed(self, request: Request, space: Space) -> npt.NDArray[np.bool_]:
         """Items that a request's filters leave.  Shapes: -> (N,)."""
-        allowed = self._open(space)
         filters = request.filters
+        allowed = self._open(space, filters.unavailable)
         if filters.any_tags:
             allowed &= self.catalog.with_tags(filters.any_tags)
         if filters.no_tags:
@@ -133,9 +140,10 @@ class Recommender:
         allowed[excluded] = False
         return allowed
 
-    def _open(self, space: Space) -> npt.NDArray[np.bool_]:
+    def _open(self, space: Space, unavailable: bool = False) -> npt.NDArray[np.bool_]:
         """Items that may be recommended to anybody.  Shapes: -> (N,)."""
-        allowed = self.catalog.available & space.known
+        allowed = self.catalog.permitted if unavailable else self.catalog.available
+        allowed = allowed & space.known
         if self.ruling is not None:
             allowed &= self.ruling.allowed()
         return allowed if self.exposure is None else self.exposure.bar_capped(allowed)
@@ -150,15 +158,15 @@ class Recommender:
         exclude_seen: bool,
         space: Space,
         now_s: float,
-        diversity: float | None = None,
+        filters: Filters = _NO_FILTERS,
     ) -> list[bytes]:
         """Rank, explore or reorder if that is asked for, and write the messages.
 
         Where serving explores, rules filter and do not reorder: propensities would be wrong.
         """
         if self.policy.kind == "off":
-            if self.ruling is not None or diversity:
-                slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, diversity)
+            if self.ruling is not None or filters.diversity or filters.freshness:
+                slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, filters)
                 return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
             ranked = recommend(records, space, allowed, k, exclude_seen)
             return self._messages(records, users, causes, ranked, space, now_s)
@@ -179,19 +187,19 @@ class Recommender:
         exclude_seen: bool,
         space: Space,
         now_s: float,
-        diversity: float | None,
+        filters: Filters,
     ) -> Slates:
-        """What the rules make of the best items."""
-        ruling = self.ruling
-        rules = Rules() if ruling is None else ruling.rules
-        strength = rules.diversity.strength if diversity is None else diversity
-        size = pool_size(rules, k, [strength])
+        """What the rules, and what a request wants in their place, make of the best items."""
+        ruling = self.ruling or self.no_rules
+        rules = ruling.rules
+        strength = rules.diversity.strength if filters.diversity is None else filters.diversity
+        boost = rules.freshness.boost if filters.freshness is None else filters.freshness
+        size = pool_size(rules, k, strength, boost)
         pool = recommend(records, space, allowed, size, exclude_seen)
-        if size == k and not strength and not rules.freshness.boost:
+        if not strength and not boost:
             places = np.broadcast_to(np.arange(pool.rows.shape[1]), pool.rows.shape)
             return Slates(pool, np.ones(pool.rows.shape), places)
-        is_fresh = ruling is not None and rules.freshness.boost
-        boosts = ruling.boosts(pool.rows, now_s) if ruling is not None and is_fresh else None
+        boosts = ruling.boosts(pool.rows, now_s, boost) if boost else None
         ranked, places = rerank(pool, k, strength, boosts, space.vectors)
         return Slates(ranked, np.ones(ranked.rows.shape), places)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from learner.bootstrap import bootstrap_release
@@ -154,6 +156,41 @@ class Deployment:
         learner = WorkerProcess(process, log)
         self.workers.append(learner)
         return learner
+
+    @contextlib.contextmanager
+    def serving(self, command: str, **environment: str) -> Iterator[str]:
+        """`driftline serve` or `console` on a free port: its address, once all has been read.
+
+        Left without an error, it is stopped by SIGTERM and must end with 0.
+        """
+        log = self.root / f"{command}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stream", command, "--port", "0"],
+                env={**self.environment, "PYTHONUNBUFFERED": "1", **environment},
+                stdout=output,
+                stderr=output,
+            )
+        told = re.compile(r"driftline's .*(http://[\d.]+:\d+)/")
+
+        def is_ready() -> bool:
+            assert process.poll() is None, f"{command} ended:\n{log.read_text()[-4000:]}"
+            found = told.search(log.read_text())
+            try:
+                return found is not None and httpx2.get(f"{found[1]}/readyz").status_code == 200
+            except httpx2.HTTPError:
+                return False
+
+        try:
+            wait_until(f"{command} has read everything", is_ready)
+            found = told.search(log.read_text())
+            assert found is not None, "it has just been asked"
+            yield found[1]
+            process.terminate()
+            assert process.wait(20) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
 
     def announce(
         self, release_id: str, status: str = "serving", parent: str | None = None, share: float = 0

@@ -8,8 +8,10 @@ filters, are asked of a worker.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -29,8 +31,15 @@ from stream.api.traced import Traced
 from stream.api.writes import write_routes
 
 
-def create_app(parts: Parts, *more: APIRouter, traces: Traces = NO_TRACES) -> FastAPI:
+def create_app(
+    parts: Parts,
+    *more: APIRouter,
+    traces: Traces = NO_TRACES,
+    views: Sequence[type[msgspec.Struct]] = (),
+) -> FastAPI:
     """The application, with further routes if any, behind its guard.
+
+    `views`: bodies of those further routes, if the document is to have them.
 
     Raises: SettingsError when others could reach it and need neither token nor certificate.
     """
@@ -64,7 +73,9 @@ def create_app(parts: Parts, *more: APIRouter, traces: Traces = NO_TRACES) -> Fa
 
     def openapi() -> dict[str, Any]:  # Any: an OpenAPI document
         document = plain()
-        document.setdefault("components", {}).update(components(policy.web.token is not None))
+        document.setdefault("components", {}).update(
+            components(policy.web.token is not None, views)
+        )
         if policy.web.token is not None:
             for path, operations in document["paths"].items():
                 for operation in operations.values() if path.startswith(PROTECTED) else ():

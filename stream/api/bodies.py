@@ -13,7 +13,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from profiles.errors import BadMessage, DriftlineError, NoAnswerError, ReleaseError
+from profiles.errors import (
+    BadMessage,
+    DriftlineError,
+    NoAnswerError,
+    ReleaseError,
+    SettingsError,
+)
 from stream.api.guard import problem
 
 
@@ -48,6 +54,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         return problem(422, error.reason, str(error))
     if isinstance(error, ReleaseError):
         return problem(409, "release", str(error))
+    if isinstance(error, SettingsError):
+        return problem(409, "settings", str(error))
     if isinstance(error, NoAnswerError):
         return problem(504, "no-answer", str(error))
     return problem(503, "unavailable", str(error))

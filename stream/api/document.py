@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ REFUSALS = {
     401: "No token, or a wrong one",
     403: "Another host's name or another origin",
     404: "Not known here",
+    409: "Not as things stand; the body says why",
     413: "The body is too large",
     415: "The body is not application/json",
     429: "Too many requests of this client; `Retry-After` says when to come back",
@@ -73,6 +75,7 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
                 {"recent_ndcg10_candidate": 0.11},
             )
         ],
+        events.PolicyOrder("freeze", "releases", True, "incident 12", _AT_S),
     ),
     Problem: Problem("unknown-action", "action 'sneeze' has no weight; add it to the setting ..."),
 }  # fmt: skip
@@ -101,9 +104,9 @@ def takes(kind: type[msgspec.Struct], many: bool = False) -> Json:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def components(with_token: bool) -> Json:
-    """Schemas of every body, by name; and the token, where there is one."""
-    kinds = [*VIEWS, events.Recommendation, events.ReleaseNotice, events.User]
+def components(with_token: bool, more: Sequence[type[msgspec.Struct]] = ()) -> Json:
+    """Schemas of every body, and of more, by name; and the token, where there is one."""
+    kinds = [*VIEWS, events.Recommendation, events.ReleaseNotice, events.User, *more]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     found: Json = {
         "schemas": {
@@ -117,6 +120,7 @@ def components(with_token: bool) -> Json:
 
 
 def _content(kind: type[msgspec.Struct]) -> Json:
-    example = msgspec.to_builtins(EXAMPLES[kind])
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"application/json": {"schema": schema, "example": example}}
+    content: Json = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+    if kind in EXAMPLES:
+        content["example"] = msgspec.to_builtins(EXAMPLES[kind])
+    return {"application/json": content}

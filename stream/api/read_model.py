@@ -26,9 +26,9 @@ from profiles.fences import is_fence
 from profiles.key_store import KeyMap
 from profiles.policies import PolicyBoard
 from profiles.pseudonyms import Pseudonyms, names_of
-from profiles.said import read_tail, text_key
+from profiles.said import Tail, read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
-from profiles.state import RecordLayout, decode_records, read_history
+from profiles.state import RecordLayout, Records, decode_records, read_history
 from profiles.topics import Topics
 from stream.api.newest import Newest
 from stream.api.views import CatalogueItem, Items, PastEvent, Profile, Releases
@@ -105,14 +105,10 @@ class ReadModel:
 
         Raises: StoreCorruptError, SealError when these settings are not the workers'.
         """
-        payload = None
-        for name in names_of(self._names, user_id):
-            user = name.encode()
-            payload = payload or self._opened(PROFILE, user, self._profiles.get(user))
-        if payload is None:
+        stored = self.stored(user_id)
+        if stored is None:
             return None
-        records, (stored,) = decode_records(self._layout, [payload])
-        tail = read_tail(stored)
+        records, tail = stored
         words = {text_key(text): text for text in tail.texts}
         history = read_history(records)
         past = [
@@ -137,10 +133,34 @@ class ReadModel:
             dict(tags.most_common()),
         )
 
+    def stored(self, user_id: str) -> tuple[Records, Tail] | None:
+        """The same as it is stored: one record, and what follows it.  Raises as `profile`."""
+        payload = None
+        for name in names_of(self._names, user_id):
+            user = name.encode()
+            payload = payload or self._opened(PROFILE, user, self._profiles.get(user))
+        if payload is None:
+            return None
+        records, (rest,) = decode_records(self._layout, [payload])
+        return records, read_tail(rest)
+
+    @property
+    def board(self) -> ReleaseBoard:
+        """Every release's newest notice."""
+        return self._board
+
+    @property
+    def policies(self) -> PolicyBoard:
+        """What people ordered."""
+        return self._policies
+
     def releases(self) -> Releases:
         """Every release, newest notice first."""
         serving = self._board.serving()
-        return Releases(serving.release_id if serving else None, self._board.all()[::-1])
+        newest_first = self._board.all()[::-1]
+        return Releases(
+            serving.release_id if serving else None, newest_first, self._policies.freeze
+        )
 
     def items(self, text: str, limit: int) -> Items:
         """Items whose title, id or tags hold a text, in the catalogue's order."""

@@ -38,23 +38,26 @@ def read_routes(parts: Parts) -> APIRouter:
         exclude: Excluded = [],  # noqa: B006
         exclude_seen: bool | None = None,
         diversity: Annotated[float | None, Query(ge=0, le=1)] = None,
+        freshness: Annotated[float | None, Query(ge=0, le=100)] = None,
+        unavailable: Annotated[bool, Query(description="also what is sold out")] = False,
         fresh: Annotated[bool, Query(description="ask a worker even if one is at hand")] = False,
     ) -> Response:
         """The newest recommendation that a worker made for the user.
 
         A worker is asked, and the answer awaited, if none is at hand, for `fresh`, and for any
-        `k`, tags, exclusions or diversity.
+        `k`, tags, exclusions, diversity, freshness or `unavailable`.
         """
         check_key(user_id)
-        asked = (k, exclude_seen, diversity)
-        chosen = any(one is not None for one in asked) or any_tag or no_tag or exclude
+        asked = (k, exclude_seen, diversity, freshness)
+        lists = (any_tag, no_tag, exclude)
+        chosen = unavailable or any(one is not None for one in asked) or any(lists)
         if not (chosen or fresh) and (newest := model.recommendation(user_id)) is not None:
             return json_response(newest)
         seen = serving.exclude_seen if exclude_seen is None else exclude_seen
         answer = await parts.client.recommend(
             user_id,
             serving.k if k is None else k,
-            filters=Filters(any_tag, no_tag, seen, diversity),
+            filters=Filters(any_tag, no_tag, seen, diversity, freshness, unavailable),
             exclude=exclude,
             timeout_s=api.answer_timeout_s,
         )

@@ -22,8 +22,10 @@ from profiles.config import Settings
 from profiles.errors import SettingsError
 from profiles.logs import get_logger
 from profiles.settings.access import ApiSettings
+from profiles.topics import Topics
 from profiles.tracing import Traces, open_traces
 from profiles.web_policy import SECURITY_HEADERS, WebPolicy
+from stream.api.answers import answer_desk, taken_by
 from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
@@ -105,9 +107,11 @@ async def _serve_traced(
     settings: Settings, web: WebPolicy, told: Callable[[str], None], traces: Traces
 ) -> None:
     model = ReadModel(settings)
+    desk = answer_desk(model)
+    take = taken_by(model, desk, Topics.under(settings.topics.prefix))
     async with (
-        AsyncDriftline(settings) as client,
-        Feed.opened(settings.broker, model.sources, model.take) as feed,
+        AsyncDriftline(settings, answers=desk) as client,
+        Feed.opened(settings.broker, model.sources, take) as feed,
     ):
         parts = Parts(settings, model, client, feed.why_not_ready, feed.why_not_live)
         app = create_app(parts, traces=traces)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from profiles.events import Context, Id, ReleaseNotice, Said
+from profiles.events import Context, Id, PolicyOrder, ReleaseNotice, Said
 
 MAX_EVENTS = 1_000
 
@@ -85,11 +85,12 @@ class Profile(msgspec.Struct, frozen=True):
     tags: dict[str, int]
 
 
-class Releases(msgspec.Struct, frozen=True):
-    """Every release's newest notice, newest first."""
+class Releases(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Every release's newest notice, newest first; `frozen`: the order that stops promotions."""
 
     serving: str | None
     releases: list[ReleaseNotice]
+    frozen: PolicyOrder | None = None
 
 
 class CatalogueItem(msgspec.Struct, frozen=True):

@@ -58,11 +58,13 @@ class AsyncDriftline:
         bootstrap: str | None = None,
         prefix: str | None = None,
         pseudonyms: Pseudonyms | None = None,
+        answers: AnswerDesk | None = None,
     ) -> None:
         """`settings` default to what `load_settings` reads; the others win over them.
 
         `pseudonyms` stand in the topics for user ids (docs/privacy.md); what is asked about a
-        user comes back under the id that was asked with.
+        user comes back under the id that was asked with.  `answers`: of a process that reads
+        recommendations anyway and hands them to it; else one is opened by the first question.
 
         Raises: SettingsError.
         """
@@ -74,7 +76,7 @@ class AsyncDriftline:
         self._contract = replace(contract, names=pseudonyms) if pseudonyms else contract
         self._stack = AsyncExitStack()
         self._producer: Any = None  # Any: aiokafka is untyped
-        self._desk: AnswerDesk | None = None
+        self._desk = answers
         self._key_service = MasterKeys.of(settings.privacy)
         self._key_feed: KeyFeed | None = None
         self._opening = asyncio.Lock()
@@ -238,6 +240,8 @@ class AsyncDriftline:
 
     async def _answers(self) -> AnswerDesk:
         """The reader of answers, opened by the first question: who only produces has none."""
+        if self._desk is not None:
+            return self._desk
         keys = await self._keys()
         async with self._opening:
             if self._desk is None:

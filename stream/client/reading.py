@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
@@ -22,12 +22,14 @@ from profiles.errors import BadMessage, BrokerError, DriftlineError, NoAnswerErr
 from profiles.events import Recommendation, decode_json
 from profiles.sealing import RECOMMENDATION, is_sealed, no_key
 from profiles.settings.kafka import BrokerSettings
+from stream.following import in_background
 from stream.key_feed import KeyFeed
 from stream.outbox import connect, topic_partitions
 
 REMEMBERED = 10_000
 POLL_MS = 500
 READ_AGAIN_S = 1.0
+Unseal = Callable[[bytes, bytes], Awaitable[bytes]]
 
 
 @asynccontextmanager
@@ -148,11 +150,15 @@ class Subscription:
 
 
 class AnswerDesk:
-    """Hands the answer of a request to whoever waits for it."""
+    """Hands the answer of a request to whoever waits for it.
 
-    def __init__(self, consumer: AIOKafkaConsumer, keys: KeyFeed | None = None) -> None:
-        self._consumer = consumer
-        self._keys = keys
+    Either it reads the topic itself (`opened`), or somebody who reads it anyway gives it every
+    record (`take`).  `unseal`: an encrypted payload of a user, opened; raises SealError.
+    """
+
+    def __init__(self, unseal: Unseal) -> None:
+        self._unseal = unseal
+        self._opening: set[asyncio.Task[None]] = set()
         self._waiting: dict[bytes, dict[str, asyncio.Future[Recommendation]]] = {}
 
     @classmethod
@@ -161,15 +167,14 @@ class AnswerDesk:
         cls, broker: BrokerSettings, topic: str, keys: KeyFeed | None = None
     ) -> AsyncIterator[Self]:
         """A desk whose reader runs until it is left.  Raises: BrokerError, TopicError."""
+
+        async def unseal(user: bytes, payload: bytes) -> bytes:
+            return await _unsealed(user, payload, keys)
+
         async with open_reader(broker, topic) as consumer:
-            desk = cls(consumer, keys)
-            reading = asyncio.create_task(desk._read())
-            try:
+            desk = cls(unseal)
+            async with in_background(desk._read(consumer)):
                 yield desk
-            finally:
-                reading.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reading
 
     def expect(self, user_id: str, request_id: str) -> asyncio.Future[Recommendation]:
         """A place to wait at; taken before the request is sent."""
@@ -199,19 +204,28 @@ class AnswerDesk:
             if not requests:
                 del self._waiting[user]
 
-    async def _read(self) -> None:
+    def take(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
         """Everybody's recommendations pass here: only those of a user who waits are decoded."""
+        if record.key not in self._waiting or not record.value:
+            return
+        if not is_sealed(record.value):
+            self._hand_over(record.key, record.value)
+            return
+        task = asyncio.create_task(self._open(record.key, record.value))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while True:
             try:
-                fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+                fetched = await consumer.getmany(timeout_ms=POLL_MS)
             except KafkaError as error:
                 self._fail(BrokerError(f"answers cannot be read: {error!r}"))
                 await asyncio.sleep(READ_AGAIN_S)
                 continue
             for records in fetched.values():
                 for record in records:
-                    if record.key in self._waiting and record.value:
-                        await self._hand_over(record)
+                    self.take(record)
 
     def _fail(self, error: DriftlineError) -> None:
         """Everybody who waits hears of it."""
@@ -220,28 +234,31 @@ class AnswerDesk:
                 if not waiting.done():
                     waiting.set_exception(error)
 
-    async def _hand_over(self, record: Any) -> None:  # Any: aiokafka's ConsumerRecord
+    async def _open(self, user: bytes, payload: bytes) -> None:
         try:
-            answer = decode_json(await _readable(record, self._keys), Recommendation)
-        except BadMessage:
-            return
+            self._hand_over(user, await self._unseal(user, payload))
         except SealError as error:
             self._fail(error)
-            return
-        else:
-            waiting = self._waiting.get(record.key, {}).get(answer.cause_id)
+
+    def _hand_over(self, user: bytes, payload: bytes) -> None:
+        with suppress(BadMessage):
+            answer = decode_json(payload, Recommendation)
+            waiting = self._waiting.get(user, {}).get(answer.cause_id)
             if answer.cause == "request" and waiting is not None and not waiting.done():
                 waiting.set_result(answer)
 
 
 async def _readable(record: Any, keys: KeyFeed | None) -> bytes:  # Any: aiokafka's ConsumerRecord
-    """A recommendation's bytes, opened; empty when its user's key is gone.
-
-    Raises: SealError when it is encrypted and there is no master key, or a wrong one.
-    """
+    """A recommendation's bytes, opened.  Raises: as `_unsealed`."""
     payload: bytes = record.value
-    if not is_sealed(payload):
-        return payload
+    return await _unsealed(record.key, payload, keys) if is_sealed(payload) else payload
+
+
+async def _unsealed(user: bytes, payload: bytes, keys: KeyFeed | None) -> bytes:
+    """An encrypted recommendation, opened; empty when its user's key is gone.
+
+    Raises: SealError when there is no master key, or a wrong one.
+    """
     if keys is None:
         raise no_key()
-    return await keys.open(RECOMMENDATION, record.key, payload) or b""
+    return await keys.open(RECOMMENDATION, user, payload) or b""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -21,17 +21,19 @@ KEPT = 300
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """What the page *Live* shows of one second."""
+    """What the page *Live* shows of one second; `serving`: the release that serves."""
 
     figures: Figures
     quality: list[Quality]
+    serving: str | None = None
 
 
 class Live:
     """Moments of the last minutes, oldest first.  `ended`: the process is about to stop."""
 
-    def __init__(self, signs: Signs) -> None:
+    def __init__(self, signs: Signs, serving: Callable[[], str | None] = lambda: None) -> None:
         self._signs = signs
+        self._serving = serving
         self._moments: deque[Moment] = deque(maxlen=KEPT)
         self._count = 0
         self._changed = asyncio.Event()
@@ -42,7 +44,7 @@ class Live:
         while True:
             figures = await gauges.look(self._signs.causes())
             if figures is not None:
-                self.add(Moment(figures, self._signs.quality(time.time())))
+                self.add(Moment(figures, self._signs.quality(time.time()), self._serving()))
             await asyncio.sleep(EVERY_S)
 
     def add(self, moment: Moment) -> None:

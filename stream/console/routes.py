@@ -1,8 +1,7 @@
-"""The console's own routes: its pages, its live streams, and what only an operator may do.
+"""The console's own routes: its pages, its live streams, and what the pages read.
 
 Streams are server-sent events, read by the pages with `fetch`, which can send the token that
-`EventSource` cannot.  Promote and rollback are those of `driftline releases`: functions handed in
-by the command line.
+`EventSource` cannot.  What changes something is in `stream.console.acts`.
 """
 
 from __future__ import annotations
@@ -11,54 +10,35 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
+from profiles.board import ReleaseBoard
 from profiles.config import Settings
-from profiles.events import Id, ReleaseNotice
-from stream.api.bodies import json_body, json_response
+from profiles.events import MAX_ID_LENGTH, check_key
+from profiles.release import Manifest
+from stream.api.bodies import json_response
+from stream.api.document import answers
 from stream.api.guard import problem
 from stream.api.read_model import ReadModel
 from stream.api.reads import UserId
+from stream.console.acts import Acts, act_routes
+from stream.console.insight import Insight
 from stream.console.live import Live
-from stream.console.signs import Signs
+from stream.console.signs import DeadLetters, Signs
+from stream.console.views import About, Forgetting, Users, UserView
 
 BEAT_S = 15.0
 """A comment is sent so often where there is no news: a closed page is noticed by it."""
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-class Desk(Protocol):
-    """What an operator may do to releases; both block."""
-
-    def promote(self, release_id: str, force: bool) -> ReleaseNotice: ...
-
-    def rollback(self) -> ReleaseNotice: ...
-
-
-class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which release is to serve; `force`: even if it was refused or rolled back."""
-
-    release_id: Id
-    force: bool = False
-
-
-class About(msgspec.Struct, frozen=True):
-    """What the pages need to know of the deployment."""
-
-    prefix: str
-    group: str
-    k: int
-    actions: dict[str, float]
-
-
-class Users(msgspec.Struct, frozen=True):
-    """Whose profile changed last, newest first."""
-
-    users: list[str]
+MATRIX = 16
+"""Rows and columns of R[i][j] that are shown: a deployment of a year has thousands."""
+ReleaseId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +49,79 @@ class ConsoleParts:
     model: ReadModel
     signs: Signs
     live: Live
-    desk: Desk
+    insight: Insight
+    acts: Acts
 
 
-def console_router(parts: ConsoleParts) -> APIRouter:
-    """The routes; none of them is in the OpenAPI document, which is for applications."""
-    router = APIRouter(include_in_schema=False)
+def console_router(parts: ConsoleParts, in_document: bool = False) -> APIRouter:
+    """The routes.  The OpenAPI document is for applications and has none of them: `in_document`
+    puts those in that answer JSON, for whoever tests them."""
+    router = APIRouter()
+    router.include_router(_reads(parts, in_document))
+    router.include_router(act_routes(parts.acts, in_document))
+    router.include_router(_streams(parts))
+    router.include_router(_pages())
+    return router
+
+
+def _reads(parts: ConsoleParts, in_document: bool) -> APIRouter:
+    router = APIRouter(include_in_schema=in_document)
     settings = parts.settings
 
-    @router.get("/v1/console/about")
+    @router.get("/v1/console/about", response_class=Response, responses=answers(About))
     async def about() -> Response:
         serving = settings.serving
         return json_response(
             About(settings.topics.prefix, serving.group, serving.k, settings.actions)
         )
 
-    @router.get("/v1/console/users")
+    @router.get("/v1/console/users", response_class=Response, responses=answers(Users, 422))
     async def users(limit: Annotated[int, Query(ge=1, le=100)] = 12) -> Response:
         return json_response(Users(parts.model.users(limit)))
 
-    @router.get("/v1/console/dead-letters")
+    @router.get("/v1/console/dead-letters", response_class=Response, responses=answers(DeadLetters))
     async def dead_letters() -> Response:
         return json_response(parts.signs.dead_letters())
+
+    @router.get(
+        "/v1/console/insight/{user_id:path}",
+        response_class=Response,
+        responses=answers(UserView, 404, 409, 422, 503),
+    )
+    async def insight(user_id: UserId) -> Response:
+        check_key(user_id)
+        view = await parts.insight.look(user_id)
+        if view is None:
+            return problem(404, "no-profile", "this user is not among those whose profile is kept")
+        return json_response(view)
+
+    @router.get(
+        "/v1/console/forgetting/{release_id}",
+        response_class=Response,
+        responses=answers(Forgetting, 409, 422, 503),
+    )
+    async def forgetting(release_id: ReleaseId) -> Response:
+        manifest = await asyncio.to_thread(parts.acts.desk.manifest, release_id)
+        return json_response(forgetting_of(manifest, parts.model.board))
+
+    return router
+
+
+def forgetting_of(manifest: Manifest, board: ReleaseBoard) -> Forgetting:
+    """The end of a release's matrix: row by row, its ancestors and itself."""
+    rows = manifest.forgetting[-MATRIX:]
+    first = max(0, len(manifest.forgetting) - MATRIX)
+    names, parent = [manifest.release_id], manifest.parent_id
+    while len(names) < len(rows):
+        names.append(parent or "")
+        known = board.get(parent) if parent else None
+        parent = known.parent_id if known is not None else None
+    matrix = [[None if figure < 0 else round(figure, 4) for figure in row[first:]] for row in rows]
+    return Forgetting(manifest.release_id, names[: len(rows)][::-1], first + 1, matrix)
+
+
+def _streams(parts: ConsoleParts) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
 
     @router.get("/v1/console/live")
     async def live() -> Response:
@@ -115,17 +146,11 @@ def console_router(parts: ConsoleParts) -> APIRouter:
 
         return _stream(news())
 
-    @router.post("/v1/console/promote")
-    async def promote(request: Request) -> Response:
-        asked = await json_body(request, Promotion)
-        return json_response(
-            await asyncio.to_thread(parts.desk.promote, asked.release_id, asked.force)
-        )
+    return router
 
-    @router.post("/v1/console/rollback")
-    async def rollback(request: Request) -> Response:
-        await json_body(request, dict[str, None])
-        return json_response(await asyncio.to_thread(parts.desk.rollback))
+
+def _pages() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
 
     @router.get("/")
     async def page() -> Response:

@@ -11,6 +11,7 @@ from profiles.config import Settings
 from profiles.topics import Topics
 from profiles.tracing import Traces, open_traces
 from profiles.web_policy import WebPolicy
+from stream.api.answers import answer_desk, taken_by
 from stream.api.app import create_app
 from stream.api.feed import Feed
 from stream.api.guard import Policy
@@ -18,9 +19,11 @@ from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
 from stream.api.serve import address, open_port, run_server
 from stream.client import AsyncDriftline
+from stream.console.acts import Acts, Desk
 from stream.console.gauges import Gauges
+from stream.console.insight import Insight
 from stream.console.live import Live
-from stream.console.routes import ConsoleParts, Desk, console_router
+from stream.console.routes import ConsoleParts, console_router
 from stream.console.signs import Signs
 
 if TYPE_CHECKING:
@@ -44,26 +47,32 @@ async def _run(settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[s
 async def _run_traced(
     settings: Settings, web: WebPolicy, desk: Desk, told: Callable[[str], None], traces: Traces
 ) -> None:
-    model = ReadModel(settings)
-    signs = Signs(Topics.under(settings.topics.prefix), model.opened_recommendation)
-    live = Live(signs)
+    model, topics = ReadModel(settings), Topics.under(settings.topics.prefix)
+    answers = answer_desk(model)
+    into_model = taken_by(model, answers, topics)
+    signs = Signs(topics, model.opened_recommendation)
+    live = Live(signs, lambda: model.releases().serving)
+    insight = Insight(settings, model, desk.open)
     followed = {source.topic for source in model.sources}
 
     def take(topic: str, records: Sequence[Record]) -> None:
         if topic in followed:
-            model.take(topic, records)
+            into_model(topic, records)
         signs.take(topic, records)
+        insight.take(topic, records)
 
     def on_stop() -> None:
         live.end()
         signs.end()
 
     async with (
-        AsyncDriftline(settings) as client,
+        AsyncDriftline(settings, answers=answers) as client,
         Feed.opened(settings.broker, (*model.sources, *signs.sources), take) as feed,
         Gauges.opened(settings) as gauges,
     ):
-        router = console_router(ConsoleParts(settings, model, signs, live, desk))
+        router = console_router(
+            ConsoleParts(settings, model, signs, live, insight, Acts.of(settings, desk))
+        )
         app = create_app(
             Parts(settings, model, client, feed.why_not_ready, feed.why_not_live),
             router,

@@ -24,6 +24,7 @@ from profiles.errors import BadMessage
 from profiles.events import OutcomeWindow, Recommendation, decode_json
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.api.read_model import Source
+from stream.dead_letters import LetterAt
 
 if TYPE_CHECKING:
     from stream.chunks import Record  # which would import Faust
@@ -41,8 +42,12 @@ ERRORS = "__connect.errors."
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A record that workers set aside.  `text` is its payload as far as it can be shown."""
+    """A record that workers set aside, and where it stands now.
 
+    `partition`, `offset`: of the original; `text`: the beginning of its payload of `bytes`.
+    """
+
+    at_letter: LetterAt
     topic: str
     partition: str
     offset: str
@@ -50,6 +55,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     message: str
     key: str
     text: str
+    bytes: int
     at: float
 
 
@@ -95,7 +101,8 @@ class Signs:
         self._letters: deque[DeadLetter] = deque(maxlen=LETTERS)
         self._last: dict[int, Record] = {}
         self._watchers: defaultdict[bytes, set[asyncio.Queue[str]]] = defaultdict(set)
-        self._dead_topics = [topics.dlq(getattr(topics, name)) for name in DEAD_LETTERED]
+        originals = [getattr(topics, name) for name in DEAD_LETTERED]
+        self._dead_topics = {topics.dlq(name): name for name in originals}
         self.sources = (
             Source(topics.outcomes, WINDOWS),
             *(Source(name, LETTERS) for name in self._dead_topics),
@@ -108,7 +115,7 @@ class Signs:
             if topic == self._topics.outcomes:
                 self._take_window(record)
             elif topic in self._dead_topics:
-                self._letters.append(_letter(record))
+                self._letters.append(_letter(record, self._dead_topics[topic]))
             elif topic == self._topics.recommendations:
                 self._last[record.partition] = record
                 self._tell(record.key, "recommendation")
@@ -183,15 +190,18 @@ class Signs:
             return
 
 
-def _letter(record: Record) -> DeadLetter:
+def _letter(record: Record, original: str) -> DeadLetter:
     headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
+    value = record.value or b""
     return DeadLetter(
-        headers.get(f"{ERRORS}topic", record.topic),
+        LetterAt(original, record.partition, record.offset),
+        headers.get(f"{ERRORS}topic", original),
         headers.get(f"{ERRORS}partition", ""),
         headers.get(f"{ERRORS}offset", ""),
         headers.get(f"{ERRORS}exception.class.name", ""),
         headers.get(f"{ERRORS}exception.message", ""),
-        (record.key or b"").decode("utf-8", "replace"),
-        (record.value or b"")[:PREVIEW].decode("utf-8", "replace"),
+        (record.key or b"").decode("utf-8", "backslashreplace"),
+        value[:PREVIEW].decode("utf-8", "backslashreplace"),
+        len(value),
         record.timestamp / 1000,
     )

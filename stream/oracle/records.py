@@ -8,7 +8,7 @@ more than everything else here.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
@@ -36,10 +36,14 @@ class Raw:
 
 
 def read_topic(
-    broker: BrokerSettings, topic: str, partitions: Collection[int] | None = None
+    broker: BrokerSettings,
+    topic: str,
+    partitions: Collection[int] | None = None,
+    since: Mapping[int, int] | None = None,
 ) -> Iterator[Raw]:
     """Records of all partitions, or of those named; those of one partition in order.
 
+    `since`: for some partitions, an offset to begin at instead of the first that there is.
     Raises: BrokerError, TopicError.
     """
     try:
@@ -59,9 +63,16 @@ def read_topic(
         numbers = consumer.partitions_for_topic(topic)
         if not numbers:
             raise TopicError(f"topic {topic!r} does not exist: run `driftline topics create`")
-        places = [TopicPartition(topic, number) for number in sorted(partitions or numbers)]
+        chosen = set(numbers).intersection(partitions or numbers)
+        places = [TopicPartition(topic, number) for number in sorted(chosen)]
+        if not places:
+            return  # asked for partitions that there are not
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
+        begins = consumer.beginning_offsets(places)
+        for place in places:
+            if since and place.partition in since:
+                consumer.seek(place, max(begins[place], since[place.partition]))
         ends = consumer.end_offsets(places)
         heard_s = time.monotonic()
         while any(consumer.position(place) < end for place, end in ends.items()):

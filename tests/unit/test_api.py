@@ -129,10 +129,14 @@ def test_the_newest_recommendation_is_at_hand_and_choices_are_asked_of_a_worker(
     assert http.get("/v1/recommendations/a/b%20c%0A").json()["user_id"] == "a/b c\n"
     http.get("/v1/recommendations/ann?fresh=true")
     http.get("/v1/recommendations/ann?k=3&any_tag=Crime&no_tag=War&exclude=i9&exclude_seen=false")
+    http.get("/v1/recommendations/ann?diversity=0.5&freshness=2")
+    http.get("/v1/recommendations/ann?unavailable=true")
     assert client.asked == [
         ("a/b c\n", 10, Filters(), []),
         ("ann", 10, Filters(), []),
         ("ann", 3, Filters(["Crime"], ["War"], False), ["i9"]),
+        ("ann", 10, Filters(diversity=0.5, freshness=2.0), []),
+        ("ann", 10, Filters(unavailable=True), []),
     ]
 
 

@@ -1,5 +1,7 @@
 """Schemathesis reads the OpenAPI document and tries to break the API: no 500, nothing undocumented.
 
+The console's routes that answer JSON are among them.
+
 Requests are drawn from a fixed seed, as all Hypothesis tests here.
 """
 
@@ -13,16 +15,26 @@ from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from profiles.config import Settings
+from profiles.events import PolicyOrder
 from profiles.settings.access import SecuritySettings
 from stream.api.app import create_app
 from stream.api.parts import Parts
-from stream.api.read_model import ReadModel
+from stream.console.routes import console_router
+from stream.console.signs import DeadLetter, DeadLetters
+from stream.console.views import VIEWS
+from stream.dead_letters import Replayed
 from tests.unit.test_api import TOKEN, FakeClient, with_api
+from tests.unit.test_console import FakeDesk, console_parts
 
 pytestmark = pytest.mark.unit
 
 SETTINGS = with_api(Settings(security=SecuritySettings(http_requests_per_s=0)), TOKEN)
-APP = create_app(Parts(SETTINGS, ReadModel(SETTINGS), FakeClient(), lambda: None))
+CONSOLE = console_parts(FakeDesk(), SETTINGS)
+APP = create_app(
+    Parts(SETTINGS, CONSOLE.model, FakeClient(), lambda: None),
+    console_router(CONSOLE, in_document=True),
+    views=(*VIEWS, DeadLetter, DeadLetters, Replayed, PolicyOrder),
+)
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, NoAnswerError, SettingsError
 from profiles.events import Event, Item, Recommendation, encode
+from profiles.sealing import MAGIC
 from profiles.settings.kafka import BrokerSettings
 from profiles.tracing import OtlpTraces
 from stream.chunks import Record
@@ -184,6 +185,23 @@ def answered(user: str, output: str, cause_id: str = "r1", cause: str = "request
     return make_record(0, encode(value), user)
 
 
+async def unsealed(user: bytes, payload: bytes) -> bytes:
+    """Opens what a test has sealed with nothing but a mark in front."""
+    return payload.removeprefix(MAGIC)
+
+
+async def test_an_encrypted_answer_is_opened_only_for_who_waits() -> None:
+    desk = AnswerDesk(unsealed)
+    sealed = [answered(user, f"of {user}") for user in ("ann", "bob")]
+    for record in sealed:
+        record.value = MAGIC + record.value
+    place = desk.expect("ann", "r1")
+    for record in sealed:
+        desk.take(record)
+    assert len(desk._opening) == 1
+    assert (await desk.answer("ann", "r1", place, 5.0)).output_id == "of ann"
+
+
 async def test_a_subscription_gives_each_output_once_and_only_of_its_users() -> None:
     tombstone, broken = make_record(0, b"", "ann"), make_record(0, b"{", "ann")
     tombstone.value = None
@@ -218,9 +236,9 @@ async def test_a_commit_that_comes_after_a_rebalance_does_no_harm() -> None:
 
 async def test_who_waits_hears_that_answers_cannot_be_read() -> None:
     consumer = FakeConsumer(error=KafkaTimeoutError("gone"))
-    desk = AnswerDesk(cast(AIOKafkaConsumer, consumer))
+    desk = AnswerDesk(unsealed)
     place = desk.expect("ann", "r1")
-    reading = asyncio.create_task(desk._read())
+    reading = asyncio.create_task(desk._read(cast(AIOKafkaConsumer, consumer)))
     with pytest.raises(BrokerError, match="answers cannot be read"):
         await desk.answer("ann", "r1", place, 5.0)
     reading.cancel()
@@ -228,11 +246,11 @@ async def test_who_waits_hears_that_answers_cannot_be_read() -> None:
 
 async def test_an_answer_reaches_the_request_it_is_for_and_a_missing_one_times_out() -> None:
     records = [answered("ann", "o1", "r2"), answered("ann", "o2", "r1", cause="event")]
-    desk = AnswerDesk(cast(AIOKafkaConsumer, FakeConsumer(records)))
+    desk = AnswerDesk(unsealed)
     places = {name: desk.expect("ann", name) for name in ("r1", "r2")}
-    reading = asyncio.create_task(desk._read())
+    for record in records:
+        desk.take(record)
     assert (await desk.answer("ann", "r2", places["r2"], 5.0)).output_id == "o1"
     with pytest.raises(NoAnswerError, match="request r1 within 0 s"):
         await desk.answer("ann", "r1", places["r1"], 0.0)
     assert desk._waiting == {}
-    reading.cancel()

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from fastapi.testclient import TestClient
 
 from profiles.config import Settings
-from profiles.errors import ReleaseError
-from profiles.events import OutcomeCell, OutcomeWindow, Recommendation, ReleaseNotice, encode
+from profiles.errors import ReleaseError, ReleaseRefused, SettingsError
+from profiles.events import (
+    OutcomeCell,
+    OutcomeWindow,
+    PolicyOrder,
+    Recommendation,
+    ReleaseNotice,
+    encode,
+)
+from profiles.release import Manifest, Release
 from profiles.topics import Topics
 from stream.api.app import create_app
 from stream.api.parts import Parts
 from stream.api.read_model import ReadModel
+from stream.console.acts import Acts
 from stream.console.gauges import Figures, Gauges
+from stream.console.insight import Insight
 from stream.console.live import KEPT, Live, Moment
-from stream.console.routes import ConsoleParts, console_router
+from stream.console.routes import MATRIX, ConsoleParts, console_router
 from stream.console.signs import LETTERS, Cause, Signs
-from tests.unit.builders import NOW_S, make_record
-from tests.unit.test_api import FakeClient, profile_of
+from stream.dead_letters import LetterAt, Replayed, Which
+from tests.unit.builders import NOW_S, make_items, make_record, make_release
+from tests.unit.test_api import TOKEN, FakeClient, profile_of, with_api
 
 pytestmark = pytest.mark.unit
 
@@ -41,9 +54,10 @@ SCRIPTS = {name: text for name, text in PAGES.items() if name.endswith(".js")}
 
 @dataclass
 class FakeDesk:
-    """Remembers what an operator did."""
+    """Remembers what an operator did; has the releases that a test puts in."""
 
     done: list[object] = field(default_factory=list)
+    releases: dict[str, Release] = field(default_factory=dict)
 
     def promote(self, release_id: str, force: bool) -> ReleaseNotice:
         if release_id == "refused" and not force:
@@ -54,6 +68,34 @@ class FakeDesk:
     def rollback(self) -> ReleaseNotice:
         self.done.append("rollback")
         return ReleaseNotice("r1", "serving", 9, "s")
+
+    def open(self, release_id: str) -> Release:
+        if release_id not in self.releases:
+            raise ReleaseRefused("not-in-store", f"{release_id} is not in 's'")
+        return self.releases[release_id]
+
+    def manifest(self, release_id: str) -> Manifest:
+        return self.open(release_id).manifest
+
+    async def freeze(self, active: bool, reason: str) -> PolicyOrder:
+        if not active:
+            raise SettingsError("'freeze:releases' is not in force, so there is nothing to lift")
+        self.done.append(("freeze", reason))
+        return PolicyOrder("freeze", "releases", active, reason, NOW_S)
+
+    async def send_back(self, which: Which) -> Replayed:
+        self.done.append(which)
+        return Replayed(len(which.letters or ()), {}, {})
+
+
+def console_parts(
+    desk: FakeDesk, settings: Settings = SETTINGS, signs: Signs | None = None
+) -> ConsoleParts:
+    """A console on nothing but memory."""
+    model, signs = ReadModel(settings), signs or Signs(TOPICS)
+    insight = Insight(settings, model, desk.open)
+    acts = Acts(desk, desk.freeze, desk.send_back)
+    return ConsoleParts(settings, model, signs, Live(signs), insight, acts)
 
 
 @pytest.fixture
@@ -67,15 +109,20 @@ def desk() -> FakeDesk:
 
 
 @pytest.fixture
-def live(signs: Signs) -> Live:
-    return Live(signs)
+def parts(signs: Signs, desk: FakeDesk) -> ConsoleParts:
+    return console_parts(desk, SETTINGS, signs)
 
 
 @pytest.fixture
-def http(signs: Signs, live: Live, desk: FakeDesk) -> TestClient:
-    model = ReadModel(SETTINGS)
+def live(parts: ConsoleParts) -> Live:
+    return parts.live
+
+
+@pytest.fixture
+def http(parts: ConsoleParts) -> TestClient:
+    model = parts.model
     model.take(TOPICS.profiles, [make_record(0, profile_of(["i1"]), user) for user in ("a", "b")])
-    router = console_router(ConsoleParts(SETTINGS, model, signs, live, desk))
+    router = console_router(parts)
     app = create_app(Parts(SETTINGS, model, FakeClient(), lambda: None), router)
     return TestClient(app, base_url="http://127.0.0.1")
 
@@ -124,7 +171,8 @@ def test_dead_letters_are_told_with_reason_and_payload_and_bounded(
     assert told["reasons"] == {"malformed": LETTERS}
     newest = told["letters"][0]
     assert (newest["offset"], newest["topic"]) == (str(LETTERS + 4), TOPICS.events)
-    assert newest["text"] == "\ufffd{"
+    assert (newest["text"], newest["bytes"]) == ("\\xff{", 2)
+    assert newest["at_letter"] == {"topic": TOPICS.events, "partition": 0, "offset": LETTERS + 4}
 
 
 async def test_who_watches_a_user_hears_of_her_alone(signs: Signs) -> None:
@@ -234,6 +282,68 @@ def test_releases_are_promoted_and_rolled_back_as_on_the_command_line(
     assert desk.done == [("r2", False), "rollback"]
     # A form of another site can send no JSON without asking first.
     assert http.post("/v1/console/rollback").status_code == 415
+
+
+def test_promotions_are_frozen_with_a_reason_and_nothing_is_lifted_twice(
+    http: TestClient, desk: FakeDesk
+) -> None:
+    frozen = http.post("/v1/console/freeze", json={"active": True, "reason": "incident 12"})
+    assert (frozen.json()["kind"], frozen.json()["reason"]) == ("freeze", "incident 12")
+    assert desk.done == [("freeze", "incident 12")]
+    lifted = http.post("/v1/console/freeze", json={"active": False})
+    assert (lifted.status_code, lifted.json()["error"]) == (409, "settings")
+
+
+def test_dead_letters_are_sent_back_by_where_they_stand(http: TestClient, desk: FakeDesk) -> None:
+    places = [{"topic": TOPICS.events, "partition": 1, "offset": n} for n in (4, 9)]
+    done = http.post("/v1/console/dead-letters/replay", json={"letters": [*places, places[0]]})
+    assert done.json()["total"] == 2
+    wanted = frozenset(LetterAt(TOPICS.events, 1, n) for n in (4, 9))
+    assert desk.done == [Which(letters=wanted)]
+    for bad in ([], [{"topic": TOPICS.events, "partition": -1, "offset": 0}]):
+        refused = http.post("/v1/console/dead-letters/replay", json={"letters": bad})
+        assert refused.status_code == 422
+
+
+@pytest.mark.parametrize("path", ["promote", "rollback", "freeze", "dead-letters/replay"])
+def test_what_an_operator_may_do_needs_the_token_and_no_other_origin(path: str) -> None:
+    desk = FakeDesk()
+    settings = with_api(SETTINGS, TOKEN)
+    parts = console_parts(desk, settings)
+    api = Parts(settings, parts.model, FakeClient(), lambda: None)
+    http = TestClient(create_app(api, console_router(parts)), base_url="http://127.0.0.1")
+    url, token = f"/v1/console/{path}", {"authorization": f"Bearer {TOKEN}"}
+    assert http.post(url, json={}).status_code == 401
+    foreign = {**token, "origin": "https://evil.example"}
+    assert http.post(url, json={}, headers=foreign).status_code == 403
+    # Let through, and only then looked at.
+    assert http.post(url, content="x", headers=token).status_code == 415
+    assert desk.done == []
+
+
+def test_the_matrix_is_told_with_the_names_of_its_rows_and_bounded(
+    http: TestClient, parts: ConsoleParts, desk: FakeDesk
+) -> None:
+    def told(periods: int) -> dict[str, Any]:
+        matrix = [[-1.0] + [0.1] * row for row in range(periods)]
+        release = make_release(make_items(3), seed=periods)
+        manifest = msgspec.structs.replace(
+            release.manifest, forgetting=matrix, parent_id=f"r{periods - 1}"
+        )
+        desk.releases["now"] = dataclasses.replace(release, manifest=manifest)
+        found: dict[str, Any] = http.get("/v1/console/forgetting/now").json()
+        return found
+
+    notices = [ReleaseNotice(f"r{n}", "retired", n, "s", f"r{n - 1}") for n in range(1, 40)]
+    parts.model.take(TOPICS.releases, [make_record(0, encode(n), n.release_id) for n in notices])
+    assert told(0)["matrix"] == []
+    few = told(3)
+    assert few["releases"] == ["r1", "r2", few["release_id"]]
+    assert (few["first_period"], few["matrix"][2]) == (1, [None, 0.1, 0.1])
+    many = told(40)
+    assert (len(many["matrix"]), len(many["matrix"][-1])) == (MATRIX, MATRIX)
+    assert (many["first_period"], many["releases"][-2]) == (40 - MATRIX + 1, "r39")
+    assert http.get("/v1/console/forgetting/gone").status_code == 409
 
 
 def test_the_console_tells_what_its_pages_need(http: TestClient) -> None:

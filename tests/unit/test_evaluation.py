@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from learner.bootstrap import bootstrap_head
 from learner.catalogue import make_catalogue
 from learner.evaluation import (
+    KEPT_ROWS,
     NO_EVENTS,
     Model,
     Paired,
@@ -22,7 +24,7 @@ from learner.sampling import ActionWeights, Segment
 from profiles.evaluation import UserSequence, prequential, summarise
 from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape
-from profiles.release import ItemTable
+from profiles.release import MAX_MANIFEST_BYTES, ItemTable
 from profiles.updater import Steps, advance, profile_at_start, start_state
 
 ITEMS = 30
@@ -195,3 +197,19 @@ def test_aligning_gives_new_items_what_a_worker_would() -> None:
 
     assert model.bias.tolist() == [0.5, -0.5, float(head.new_item_bias[0])]
     assert np.isfinite(model.vectors).all()
+
+
+def test_the_matrix_of_a_year_of_rounds_still_fits_a_manifest() -> None:
+    matrix: list[list[float]] = []
+    rounds = 1_500
+    for period in range(1, rounds + 1):
+        now = Paired(events=9, parent=0.1, candidate=0.123456789, standard_error=0.0)
+        matrix = next_matrix(matrix, {1: 0.987654321}, period, now)
+    assert len(matrix) == rounds, "the next round takes its number from it"
+    assert [bool(row) for row in matrix] == [False] * (rounds - KEPT_ROWS) + [True] * KEPT_ROWS
+    assert (len(matrix[-1]), matrix[-1][0]) == (rounds, 0.987654321)
+    assert len(msgspec.json.format(msgspec.json.encode(matrix))) < MAX_MANIFEST_BYTES / 2
+    whole = [[0.9, *[NO_EVENTS] * row] for row in range(rounds)]
+    assert sum(map(len, whole)) * len("0.9,") > MAX_MANIFEST_BYTES
+    assert plasticity(matrix) == pytest.approx(0.123456789)
+    assert (backward_transfer(matrix), forgetting(matrix)) == (0.0, 0.0)

@@ -141,6 +141,50 @@ def test_a_request_may_ask_for_diversity_where_there_is_no_file() -> None:
     assert asked(0.8) != asked(None)
 
 
+def test_a_request_may_ask_for_freshness_in_place_of_what_the_rules_say() -> None:
+    catalog = Catalog()
+    for number, item in enumerate(make_items(60)):
+        published = NOW_S if number == 59 else NOW_S - 50 * WEEK_S
+        catalog.put(msgspec.structs.replace(item, attributes={"published_at": published}))
+    space = make_space(catalog)
+    record = empty_records(LAYOUT, 1)
+    record["profile"] = 1.0
+    record["release"] = space.key
+    cause = Cause("request", "r", "t", 0, 1)
+
+    def first(freshness: float | None, ruling: Ruling | None = None) -> str:
+        maker = Recommender(catalog, ServingSettings(), ruling)
+        request = Request("r", "u", 5, Filters(freshness=freshness, exclude_seen=False))
+        payload = maker.for_request(record, request, cause, space, NOW_S)
+        return msgspec.json.decode(payload, type=Recommendation).items[0].item_id
+
+    boosting = Ruling(rules(freshness={"boost": 100.0}, diversity={"pool": 60}), catalog)
+    wide = Ruling(rules(diversity={"pool": 60}), catalog)
+    assert first(None) != "i59"
+    assert first(100.0, wide) == "i59"
+    assert first(None, boosting) == "i59"
+    assert first(0.0, boosting) == first(None)
+
+
+def test_what_is_sold_out_is_listed_only_for_who_asks_and_what_is_blocked_for_nobody() -> None:
+    catalog = make_catalog(4)
+    space = make_space(catalog)
+    catalog.put(msgspec.structs.replace(catalog.items[1], available=False))
+    catalog.put(msgspec.structs.replace(catalog.items[2], available=False))
+    catalog.block(frozenset({"i2"}), frozenset())
+    catalog.withdraw("i3")
+    maker = Recommender(catalog, ServingSettings())
+
+    def left(unavailable: bool = False) -> list[int]:
+        request = Request("r", "u", 5, Filters(unavailable=unavailable))
+        return np.flatnonzero(maker.allowed(request, space)).tolist()
+
+    assert left() == [0]
+    assert left(unavailable=True) == [0, 1]
+    catalog.block(frozenset(), frozenset())
+    assert left(unavailable=True) == [0, 1, 2]
+
+
 async def test_a_changed_file_is_taken_and_a_bad_one_leaves_the_last_good_one(
     tmp_path: Path,
 ) -> None:

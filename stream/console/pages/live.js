@@ -1,7 +1,7 @@
 // Live: tiles and charts of the last five minutes, fed by one stream.
 import { chart } from "./chart.js";
 import { el, number, rate, say, short } from "./dom.js";
-import { ask, follow } from "./server.js";
+import { follow } from "./server.js";
 import { t } from "./words.js";
 
 const KEPT = 300;
@@ -18,11 +18,10 @@ export function livePage(main, path, ended) {
   values.serving.classList.add("text");
   let moments = [], serving = null;
 
-  async function readServing() {
-    serving = (await ask("v1/releases")).serving;
+  function showServing() {
+    serving = moments.at(-1).serving;
     values.serving.textContent = short(serving);
     values.serving.title = serving ?? "";
-    showQuality();
   }
 
   function draw() {
@@ -39,6 +38,7 @@ export function livePage(main, path, ended) {
       name: short(name),
       values: moments.map((moment) => moment.quality.find((each) => each.release_id === name)?.ndcg10 ?? null),
     })));
+    showServing();
     showQuality();
   }
 
@@ -53,7 +53,4 @@ export function livePage(main, path, ended) {
     fresh = false;
     if (moments.length) draw();
   }, () => { fresh = true; say(t("lost"), true); });
-  readServing();
-  const again = setInterval(readServing, 3000);
-  ended.addEventListener("abort", () => clearInterval(again));
 }

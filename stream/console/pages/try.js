@@ -1,5 +1,5 @@
 // Try it: act as a user; the recommendations change as they would in an application.
-import { el, number, say, short } from "./dom.js";
+import { el, moment, number, say, short } from "./dom.js";
 import { ask, follow } from "./server.js";
 import { t } from "./words.js";
 
@@ -14,6 +14,7 @@ export async function tryPage(main, path, ended) {
   const recent = el("p", { class: "soft" });
   const found = el("ul", { class: "plain" }), answer = el("ol", { class: "items", id: "recommended" });
   const about = el("p", { class: "soft", id: "about", "aria-live": "polite" }, t("chooseUser"));
+  const known = el("div", { class: "soft" }, t("chooseUser"));
   const search = el("input", { type: "search", autocomplete: "off", id: "search", oninput: () => { clearTimeout(waiting); waiting = setTimeout(list, 150); } });
   let waiting = 0;
 
@@ -27,7 +28,9 @@ export async function tryPage(main, path, ended) {
       el("form", { class: "row", onsubmit: declare }, el("label", {}, t("interests"), words), el("button", {}, t("declare")))),
     el("div", { class: "pair" },
       el("section", { class: "card" }, el("h2", {}, t("catalogue")), el("label", {}, t("search"), search), found),
-      el("section", { class: "card first" }, el("h2", {}, t("recommendedNow")), about, answer)),
+      el("div", { class: "stack first" },
+        el("section", { class: "card" }, el("h2", {}, t("recommendedNow")), about, answer),
+        el("section", { class: "card", id: "profile" }, el("h2", {}, t("profileNow")), known))),
   );
 
   const { actions } = await ask("v1/console/about");
@@ -49,10 +52,29 @@ export async function tryPage(main, path, ended) {
     watching = new AbortController();
     follow(`v1/console/watch/${encodeURIComponent(name)}`, watching.signal, (news) => {
       if (news === "recommendation") refresh();
+      if (news === "profile") showProfile();
     });
     answer.replaceChildren();
     about.textContent = t("loading");
+    showProfile();
     await refresh();
+  }
+
+  async function showProfile() {
+    let profile = null;
+    try {
+      profile = await ask(`v1/profiles/${encodeURIComponent(user)}`);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+    if (!profile) return known.replaceChildren(t("noProfile"));
+    const tags = Object.entries(profile.tags).slice(0, 8);
+    known.replaceChildren(
+      el("p", {}, `${t("knownEvents")}: `, el("b", {}, number(profile.events)), profile.interests ? ` · ${t("declaredInterests")}: ${profile.interests}` : ""),
+      el("p", {}, tags.map(([tag, count]) => [el("span", { class: "tag plain" }, `${tag} ${number(count)}`), " "])),
+      el("ul", { class: "plain" }, profile.history.slice(0, 5).map((past) => el("li", {},
+        el("span", {}, past.title || past.text || past.item_id || "?", " ", el("span", { class: "tag" }, past.action)), el("small", {}, moment(past.ts))))),
+      el("p", {}, el("a", { href: `#/user/${encodeURIComponent(user)}` }, t("wholeProfile"))));
   }
 
   async function declare(event) {
