@@ -187,7 +187,7 @@ class Deployment:
             assert found is not None, "it has just been asked"
             yield found[1]
             process.terminate()
-            assert process.wait(20) == 0, log.read_text()
+            assert process.wait(WAIT_S) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()

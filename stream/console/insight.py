@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiles.catalog import Catalog, Rows
+from profiles.catalog import Catalog, Keys
 from profiles.config import Settings
 from profiles.errors import BadMessage, ReleaseError
 from profiles.events import decode_item
@@ -106,7 +106,7 @@ class Insight:
         return UserView(
             user_id,
             space.release_id,
-            self._map(records, self._catalog.rows_of(keys), session, shown, space),
+            self._map(records, keys, session, shown, space),
             self._sessions(records, session, shown, space),
             swap,
             why,
@@ -152,9 +152,13 @@ class Insight:
         return Side(space.release_id, listed)
 
     def _map(
-        self, records: Records, past: Rows, session: int, shown: Sequence[str], space: Space
+        self, records: Records, keys: Keys, session: int, shown: Sequence[str], space: Space
     ) -> ItemMap:
-        """Remembered items, recommended ones, and what else comes near.  `past`: newest first."""
+        """Remembered items, recommended ones, and what else comes near.
+
+        `keys`: of what is remembered, newest first, 0 for words.
+        """
+        past = self._catalog.rows_of(keys)
         near = self._ranked(records, space, NEAR + len(past) + len(shown), False).rows[0]
         kinds: dict[int, tuple[str, bool]] = {}
         for place, row in enumerate(past.tolist()):
@@ -173,8 +177,16 @@ class Insight:
             for row, (x, y) in zip(known, np.round(places, 4).tolist(), strict=True)
             for item in [self._catalog.items[row]]
         ]
-        own = {row for row, (kind, _) in kinds.items() if kind != "near"}
-        return ItemMap(points, round(explained, 4), len(own - set(known)))
+        placed = set(known)
+        lost = {
+            key
+            for key, row in zip(keys.tolist(), past.tolist(), strict=True)
+            if key and row not in placed
+        }
+        lost |= {
+            item for item, row in zip(shown, self._rows(shown), strict=True) if row not in placed
+        }
+        return ItemMap(points, round(explained, 4), len(lost))
 
     def _sessions(
         self, records: Records, session: int, shown: Sequence[str], space: Space

@@ -19,12 +19,12 @@ from profiles.events import Event, Item, encode
 from profiles.topics import topic_specs
 from stream.broker import EmbeddedKafka
 from stream.topic_admin import create_topics
-from tests.deployment import Deployment, deploy, make_events, wait_until
+from tests.deployment import WAIT_S, Deployment, deploy, make_events, wait_until
 
 pytestmark = pytest.mark.e2e
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE_MS = 30_000
+PATIENCE_MS = WAIT_S * 500
 
 
 @pytest.fixture(scope="module")
