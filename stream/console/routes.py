@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from starlette.responses import Response, StreamingResponse
 
 from profiles.board import ReleaseBoard
@@ -36,6 +36,7 @@ BEAT_S = 15.0
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
+LATEST_USERS = 12
 MATRIX = 16
 """Rows and columns of R[i][j] that are shown: a deployment of a year has thousands."""
 ReleaseId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -75,9 +76,9 @@ def _reads(parts: ConsoleParts, in_document: bool) -> APIRouter:
             About(settings.topics.prefix, serving.group, serving.k, settings.actions)
         )
 
-    @router.get("/v1/console/users", response_class=Response, responses=answers(Users, 422))
-    async def users(limit: Annotated[int, Query(ge=1, le=100)] = 12) -> Response:
-        return json_response(Users(parts.model.users(limit)))
+    @router.get("/v1/console/users", response_class=Response, responses=answers(Users))
+    async def users() -> Response:
+        return json_response(Users(parts.model.users(LATEST_USERS)))
 
     @router.get("/v1/console/dead-letters", response_class=Response, responses=answers(DeadLetters))
     async def dead_letters() -> Response:
