@@ -45,7 +45,10 @@ document.getElementById("language").addEventListener("click", () => {
 });
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 addEventListener("hashchange", show);
-addEventListener("unhandledrejection", (event) => say(event.reason.message ?? String(event.reason), true));
+addEventListener("unhandledrejection", (event) => {
+  say(event.reason.message ?? String(event.reason), true);
+  if (event.reason.status) event.preventDefault(); // the server's refusal, told; not a defect of these scripts
+});
 
 setTheme(localStorage.getItem("driftline-theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 setLanguage(localStorage.getItem("driftline-language") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
