@@ -36,4 +36,6 @@ def project(vectors: Floats) -> tuple[npt.NDArray[np.float64], float]:
     places[:, : len(main)] = centred @ (main * signs[:, None]).T
     whole = float((strengths**2).sum())
     explained = float((strengths[:2] ** 2).sum()) / whole if whole else 1.0
+    # The middle of what is seen, not its mean: a few far ones would push the rest into a corner.
+    places -= (places.min(axis=0) + places.max(axis=0)) / 2
     return places / max(float(np.abs(places).max()), 1e-9), explained

@@ -96,6 +96,7 @@ def test_a_click_changes_the_recommendations_and_the_profile_and_a_user_shows_wh
     own = page.locator('.map .dot.session[data-item="item-25"]')
     expect(own).to_have_count(1)
     expect(page.locator(".map .dot.recommended")).to_have_count(10)
+    expect(page.locator("main")).not_to_contain_text("null")
     expect(page.locator("#sessions")).to_contain_text("1 events in the last session, 0 remembered")
     expect(page.locator("#swap")).to_contain_text("Only one release has served")
     page.locator("svg.map").focus()

@@ -30,7 +30,7 @@ export async function userPage(main, path, ended) {
     return;
   }
   const seen = !(insight instanceof Error);
-  body.replaceChildren(
+  body.replaceChildren(...[
     el("section", { class: "card" },
       el("div", { class: "tiles" },
         fact("knownEvents", number(profile.events)), fact("lastSeen", moment(profile.last_ts)), fact("space", short(profile.release_id))),
@@ -42,7 +42,7 @@ export async function userPage(main, path, ended) {
       el("div", { class: "stack" }, seen ? itemMap(insight.map) : null, tagsCard(profile, seen ? insight.sessions.session_events : 0)),
       el("div", { class: "stack" }, seen ? sessionsCard(insight.sessions) : null, historyCard(profile))),
     seen ? swapCard(insight) : null,
-  );
+  ].filter(Boolean));
 
   async function erase() {
     if (!(await confirm(t("eraseAsk", path), t("erase")))) return;
