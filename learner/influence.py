@@ -6,7 +6,7 @@
 Both scale target weights down and drop nothing: events still move profiles, and honest users who
 keep within the bounds weigh what they weighed.  Shares are of a whole round, so that a batch holds
 that much of a user in the mean.  Where users are so few that the share of each would exceed the
-bound, nobody weighs more than twice the even share.  Decision 0027 has what this measured.
+bound, nobody weighs more than twice the even share.  Decisions 0027 and 0044 have the figures.
 """
 
 from __future__ import annotations

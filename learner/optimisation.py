@@ -57,7 +57,7 @@ class Optimisers:
         self._settings, self._rate = settings, rate
         self._factor = schedule(settings.schedule, total_steps)
         self._extra = list(extra)
-        self._head = make(head_groups(model, self._extra, settings), **options)
+        self.head = make(head_groups(model, self._extra, settings), **options)
         self._model, self._language_weights = model, list(language.values())
         # A method may train nothing of the language model.
         self._language = (
@@ -72,9 +72,8 @@ class Optimisers:
         Returns: learning rate of the head and norm of its gradient, for whoever watches.
         """
         factor = self._rate * self._factor(step)
-        self._head.zero_grad(set_to_none=True)
-        for group in self._head.param_groups:
-            group["lr"] = self._settings.head_lr * factor
+        self.head.zero_grad(set_to_none=True)
+        head_rate = self.set_head_rate(step)
         if self._language is not None:
             self._language.zero_grad(set_to_none=True)
             for group in self._language.param_groups:
@@ -82,22 +81,29 @@ class Optimisers:
         loss.backward()  # type: ignore[no-untyped-call]
         clip = self._settings.clip_norm
         norm = torch.nn.utils.clip_grad_norm_([*self._model.parameters(), *self._extra], clip)
-        self._head.step()
+        self.head.step()
         if with_language and self._language is not None:
             torch.nn.utils.clip_grad_norm_(self._language_weights, clip)
             self._language.step()
-        return {"head_lr": self._settings.head_lr * factor, "gradient_norm": float(norm)}
+        return {"head_lr": head_rate, "gradient_norm": float(norm)}
+
+    def set_head_rate(self, step: int) -> float:
+        """Set the learning rate that the head has at a step, and return it."""
+        rate = self._settings.head_lr * self._rate * self._factor(step)
+        for group in self.head.param_groups:
+            group["lr"] = rate
+        return rate
 
     def tensors(self) -> dict[str, Tensor]:
         """What both optimisers remember."""
-        found = optimiser_tensors("head", self._head)
+        found = optimiser_tensors("head", self.head)
         if self._language is not None:
             found |= optimiser_tensors("language", self._language)
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put it back."""
-        restore_optimiser("head", self._head, tensors)
+        restore_optimiser("head", self.head, tensors)
         if self._language is not None:
             restore_optimiser("language", self._language, tensors)
 

@@ -23,6 +23,7 @@ from learner.feeds import BoardFeed
 from learner.jobs import Job, told_out_of_memory
 from learner.opening import open_trusted
 from learner.priority import Priority
+from learner.private_steps import require_private
 from learner.release_log import announce, next_notice
 from learner.replay import ReplayBuffer
 from learner.retention import remove_old
@@ -102,13 +103,15 @@ class Rounds:
     def find_parent(self) -> bool:
         """Open whatever serves now.  Returns: whether anything does.
 
-        Raises: ReleaseRefused when the serving release does not fit these settings.
+        Raises: ReleaseRefused when the serving release does not fit these settings; SettingsError
+        when it has no private lineage and `learner.dp_noise` asks for one.
         """
         notice = self._board.board.serving()
         if notice is None:
             return False
         if self.parent is None or self.parent.release_id != notice.release_id:
             self.parent = open_trusted(self._settings, self._store, notice.release_id)
+            require_private(self._settings.learner, self.parent.manifest)
         return True
 
     # -- starting -------------------------------------------------------------------------------
@@ -413,6 +416,7 @@ class Rounds:
         phases = {"polish": "head", "encode": "lora"}
         for name, seconds in outcome.seconds.items():
             self._metrics.round_seconds.labels(phases.get(name, name)).observe(seconds)
+        self._metrics.epsilon.set(outcome.manifest.metrics.get("privacy_epsilon", 0.0))
         figures = outcome.decision.figures
         for who in ("parent", "candidate"):
             for part in ("recent", "long_ago"):

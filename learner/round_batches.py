@@ -11,6 +11,7 @@ import numpy as np
 
 from learner.influence import bound_influence
 from learner.model import Batch
+from learner.private_steps import windows_by_user
 from learner.round_types import RoundData
 from learner.sampling import (
     ActionWeights,
@@ -72,6 +73,15 @@ class RoundBatches:
     def rng(self, *place: int) -> np.random.Generator:
         """Randomness of one place in the round."""
         return np.random.default_rng([self._settings.seed, len(place), *place])
+
+    def users(self) -> list[list[int]]:
+        """The fresh windows of each user, by their numbers, for a private round."""
+        return windows_by_user(self._fresh)
+
+    def one(self, window: int) -> Batch:
+        """A fresh window alone."""
+        rows = np.array([window])
+        return join(self._fresh, rows, self._fresh, rows[:0]).to(self._device)
 
     def epoch(self, stage: int, number: int) -> Iterator[Batch]:
         """The batches of an epoch, in random order."""

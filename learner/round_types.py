@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from learner.sampling import Segment
 from learner.team import Team
 from profiles.head import Floats, Head
 from profiles.release import ItemTable
+
+NoisySteps = tuple[float, float, int]
+"""Noise multiplier, chance of a user to be drawn, and how often, as `PrivacySpent.steps`."""
 
 
 class RoundCancelled(Exception):
@@ -54,7 +58,8 @@ class Hooks:
     named)` after every step (loss and its parts, learning rate, gradient norm) and every
     validation (`validation_*`).  What either raises ends the round: that is how a search prunes.
     `team`: the processes that train it together, if there are several.  `seal` and `unseal`: of
-    the checkpoint's bytes, where it is encrypted.
+    the checkpoint's bytes, where it is encrypted.  `entropy`: a number that nobody can guess, for
+    the noise of a private round; whoever knows it can take the noise away again.
     """
 
     progress: Callable[[str, int, int, float], None] = lambda stage, done, of, loss: None
@@ -66,13 +71,15 @@ class Hooks:
     team: Team | None = None
     seal: Seal = as_it_is
     unseal: Unseal = as_it_is
+    entropy: Callable[[], int] = lambda: secrets.randbits(63)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What a round made.  `text` and `text_before` (N, T): the catalogue read by the new adapter
     and by the parent's;  `language` holds the adapter; `examples` the events predicted in
-    training, each time they were; `seconds` the time of each stage."""
+    training, each time they were; `seconds` the time of each stage; `private_steps` what a private
+    round spent."""
 
     head: Head
     items: ItemTable
@@ -85,3 +92,4 @@ class Candidate:
     validation_ndcg: float
     start_loss: float
     seconds: dict[str, float] = field(default_factory=dict)
+    private_steps: tuple[NoisySteps, ...] = ()

@@ -46,6 +46,7 @@ from learner.evaluation import (
 )
 from learner.gate import Decision, Evidence, decide
 from learner.graduation import is_exam_user
+from learner.private_steps import noisy_counts, spent
 from learner.reach import reach
 from learner.replay import ReplayBuffer
 from learner.round_types import Candidate, Hooks, Parent, RoundData
@@ -57,7 +58,8 @@ from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import LearnerError
 from profiles.head import Floats
 from profiles.registry import ReleaseStore
-from profiles.release import ItemTable, Manifest, Release
+from profiles.release import ItemTable, Manifest, PrivacySpent, Release
+from profiles.settings.learning import LearnerSettings
 
 HOLDOUT_EVENTS = 1_000
 """Events held out, at most: more would be evidence that nobody needs, taken from the training."""
@@ -123,7 +125,7 @@ def plan_round(
         number=buffer.rounds + 1,
         parent_id=parent.release_id,
         upto=buffer.next_order,
-        border=holdout_border(fresh, min(settings.learner.holdout_share, HOLDOUT_EVENTS / events)),
+        border=round_border(fresh, settings.learner),
         period=len(parent.forgetting) + 1,
         reason=reason,
         fresh_events=events,
@@ -132,6 +134,12 @@ def plan_round(
         past=segments_to_bytes(past),
         exams={period: segments_to_bytes(segments) for period, segments in exams.items()},
     )
+
+
+def round_border(fresh: Sequence[Segment], settings: LearnerSettings) -> tuple[float, int]:
+    """(ts, arrival number) from which on a round holds these events out."""
+    events = sum(len(s.items) - s.first_target for s in fresh)
+    return holdout_border(fresh, min(settings.holdout_share, HOLDOUT_EVENTS / events))
 
 
 def save_plan(path: Path, plan: Plan, seal: Seal = as_it_is) -> None:
@@ -176,9 +184,10 @@ def run_round(
     """
     actions = ActionWeights.from_settings(settings.actions)
     fresh, past = segments_from_bytes(plan.fresh), segments_from_bytes(plan.past)
-    held = [held_part(s, plan.border) for s in fresh if is_held_out(s, plan.border).any()]
-    training = [part for s in fresh if (part := before_border(s, plan.border)) is not None]
-    counts_before, counts = item_counts(parent.items, catalogue, training)
+    training, held = split(fresh, plan.border)
+    counts_before, counts = round_counts(
+        parent.items, catalogue, training, settings.learner, hooks.entropy()
+    )
     data = RoundData(
         catalogue=catalogue,
         fresh=training,
@@ -244,13 +253,21 @@ def run_round(
         **{f"seconds_{name}": value for name, value in seconds.items()},
     }
     users = sorted({s.user for s in (*training, *past)})
+    # Whoever knows all users but one could try her against this hash: none in a private round.
+    digest_of_users = hashlib.sha256(np.array(users, "<u8").tobytes()).hexdigest()
+    privacy: PrivacySpent | msgspec.UnsetType = msgspec.UNSET
+    if candidate.private_steps:
+        delta = settings.learner.dp_delta
+        privacy = spent(parent.manifest, candidate.private_steps, delta)
+        metrics["privacy_epsilon"], digest_of_users = privacy.epsilon, ""
     manifest = msgspec.structs.replace(
         new_manifest(settings, candidate.head.shape, sequence, parent.release_id, time.time()),
         offsets=plan.offsets,
         trained_events=parent.manifest.trained_events
         + sum(len(s.items) - s.first_target for s in training),
         contributors=len(users),
-        contributors_digest=hashlib.sha256(np.array(users, "<u8").tobytes()).hexdigest(),
+        contributors_digest=digest_of_users,
+        privacy=privacy,
         metrics={name: float(value) for name, value in metrics.items()},
         forgetting=matrix,
         calibration=clicks.calibration,
@@ -264,16 +281,43 @@ def run_round(
     return Outcome(finished, decision, {**seconds, "publish": hooks.clock() - begun})
 
 
-def item_counts(
-    items: ItemTable, catalogue: Catalogue, training: Sequence[Segment]
+def split(
+    fresh: Sequence[Segment], border: tuple[float, int]
+) -> tuple[list[Segment], list[Segment]]:
+    """What a round trains on, and what it holds out from the border on."""
+    training = [part for s in fresh if (part := before_border(s, border)) is not None]
+    return training, [held_part(s, border) for s in fresh if is_held_out(s, border).any()]
+
+
+def round_counts(
+    items: ItemTable,
+    catalogue: Catalogue,
+    training: Sequence[Segment],
+    settings: LearnerSettings,
+    entropy: int,
 ) -> tuple[Floats, Floats]:
-    """Events behind each catalogue item: before this round, and with it.  Shapes: two (N,)."""
+    """`item_counts` as the settings bound them, with noise in a private round."""
+    before, counts = item_counts(items, catalogue, training, settings.user_item_events)
+    if settings.dp_noise:
+        counts = noisy_counts(before, training, catalogue, settings, entropy)
+    return before, counts
+
+
+def item_counts(
+    items: ItemTable, catalogue: Catalogue, training: Sequence[Segment], item_events: int = 0
+) -> tuple[Floats, Floats]:
+    """Events behind each catalogue item: before this round, and with it.  Shapes: two (N,).
+
+    `item_events`: as how many one user's events on one item count, at most; 0: as all.
+    """
     before = np.zeros(len(catalogue), np.float32)
     rows = catalogue.rows(items.keys)
     before[rows[rows >= 0]] = items.counts[rows >= 0]
-    found = [catalogue.rows(s.items[s.first_target :]) for s in training]
-    new = np.concatenate(found) if found else np.zeros(0, np.int64)
-    counted = np.bincount(new[new >= 0], minlength=len(catalogue))
+    counted = np.zeros(len(catalogue))
+    for segment in training:
+        found = catalogue.rows(segment.items[segment.first_target :])
+        named, times = np.unique(found[found >= 0], return_counts=True)
+        counted[named] += np.minimum(times, item_events) if item_events else times
     return before, (before + counted).astype(np.float32)
 
 

@@ -8,19 +8,21 @@ Three stages, each resumable (learner/checkpoint.py):
     polish    the head again, on the new vectors, to early stopping; the best epoch wins
 
 A round on a trained parent skips `head` (the parent has been there), learns at a fraction of the
-rate, is pulled to the parent and distils its scores on replayed events.  Imports torch,
+rate, is pulled to the parent and distils its scores on replayed events.  A private round
+(learner/private_steps.py) has the last stage alone, and ends after its last epoch.  Imports torch,
 transformers, peft, safetensors and numpy only: runs on a bare GPU machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,10 +34,11 @@ from learner.language import LanguageModel, pick_device
 from learner.model import Batch
 from learner.objectives import Objective
 from learner.optimisation import Optimisers
+from learner.private_steps import PrivateSteps
 from learner.round_batches import RoundBatches
 from learner.round_types import Candidate, Hooks, Parent, RoundCancelled, RoundData
 from learner.sampling import ActionWeights
-from learner.stepping import Anchor, batch_loss
+from learner.stepping import Anchor, BatchLoss, batch_loss
 from learner.team import Team
 from learner.twins import table_of, twin_of
 from learner.validation import Validation, validate
@@ -113,7 +116,11 @@ class _Round:
         self.device = pick_device(settings.device)
         self.batches = RoundBatches(data, actions, settings, self.device)
         self.held = self.batches.held
-        self.total = self.batches.per_epoch * settings.epochs + settings.lora_steps
+        self.users = self.batches.users() if settings.dp_noise else []
+        self.per_epoch = (
+            -(-len(self.users) // settings.batch_users) if self.users else self.batches.per_epoch
+        )
+        self.total = self.per_epoch * settings.epochs + settings.lora_steps
         self.language = LanguageModel.load(
             model, parent.adapter, self.device, settings.seed, settings.lora_steps
         )
@@ -129,11 +136,13 @@ class _Round:
             "encode",
             lambda: CatalogueText.begin(data.catalogue, self.language, known, self._tick),
         )
-        self.model = twin_of(parent, data.catalogue, data.counts, settings.dropout).to(self.device)
+        # A private round's counts are drawn once: drawn again, they would tell more.
+        counts = data.counts if saved is None else saved.tensors["model/counts"].numpy()
+        self.model = twin_of(parent, data.catalogue, counts, settings.dropout).to(self.device)
         self.model.set_new_item_gain(settings.new_item_gain)
         self.anchor: Anchor | None = None
         if parent.is_trained:
-            twin = twin_of(parent, data.catalogue, data.counts, 0.0).to(self.device)
+            twin = twin_of(parent, data.catalogue, counts, 0.0).to(self.device)
             twin.eval().requires_grad_(False)
             lora = {name: value.detach().clone() for name, value in self._lora().items()}
             self.anchor = Anchor(twin, self.text.first, lora)
@@ -143,6 +152,11 @@ class _Round:
         self.moving |= {f"objective/{name}": w for name, w in self.objective.named_parameters()}
         own = self.objective.parameters()
         self.optimisers = Optimisers(self.model, own, self._lora(), settings, rate, self.total)
+        self.private: PrivateSteps | None = None
+        if self.users:
+            self.private = PrivateSteps(
+                self.optimisers.head, settings, len(self.users), hooks.entropy(), self.device
+            )
         self.average = Average(settings.ema_decay)
         self.parts: dict[str, Part] = {
             "text": self.text,
@@ -187,17 +201,28 @@ class _Round:
             if patient and self.position.bad_epochs >= self.settings.patience:
                 return
             self.model.train()
-            for batch in self.batches.epoch(self.position.stage, self.position.done):
+            for batch in self._epoch():
                 self._check_cancelled()
-                self._step(stage, self._augmented(batch), self.text.now)
+                self._step(stage, batch, self.text.now)
                 self.position = msgspec.structs.replace(self.position, step=self.position.step + 1)
             self.position = msgspec.structs.replace(self.position, done=self.position.done + 1)
             if patient:
                 self._judge(stage)
             self._save()
 
+    def _epoch(self) -> Iterator[list[Batch]]:
+        """What each step of an epoch learns from: a batch, or the users of a private step."""
+        if self.private is None:
+            for batch in self.batches.epoch(self.position.stage, self.position.done):
+                yield [self._augmented(batch)]
+            return
+        for _ in range(self.per_epoch):
+            drawn = [self.private.pick(self.users[user]) for user in self.private.draw()]
+            yield [self._augmented(self.batches.one(window)) for window in drawn]
+
     def _judge(self, stage: str) -> None:
-        """Keep the weights if they are the best so far; without held-out events, always."""
+        """Keep the weights if they are the best so far; without held-out events, and in a private
+        round, whose noise does not cover such a choice, always."""
         with self.average.applied(self.moving):
             loss = self.loss
             if self.held:
@@ -205,7 +230,8 @@ class _Round:
                 loss = found.loss
                 self.hooks.figures(stage, self.position.step, found.figures())
             best = self.position.best_loss
-            is_best = best is None or not self.held or loss < best * (1.0 - LEAST_GAIN)
+            decides = bool(self.held) and self.private is None
+            is_best = best is None or not decides or loss < best * (1.0 - LEAST_GAIN)
             if is_best:
                 self.best = {name: w.detach().clone() for name, w in self.moving.items()}
         if is_best:
@@ -233,40 +259,75 @@ class _Round:
             text = self.text.read_some(
                 used, self.settings.lora_items, rng, self.settings.text_dropout
             )
-            self._step("lora", batch, text)
+            self._step("lora", [batch], text)
             self.position = msgspec.structs.replace(
                 self.position, done=self.position.done + 1, step=self.position.step + 1
             )
             if self.position.done % CHECKPOINT_STEPS == 0:
                 self._save()
 
-    def _step(self, stage: str, batch: Batch, text: Tensor) -> None:
+    def _step(self, stage: str, batches: Sequence[Batch], text: Tensor) -> None:
         step, with_language = self.position.step, stage == "lora"
         torch.manual_seed(int(self.batches.rng(3, step).integers(2**31)))
         generator = torch.Generator().manual_seed(int(self.batches.rng(4, step).integers(2**31)))
-        trained = self._lora() if with_language else {}
+        if self.private is None:
+            figures = self._down(batches[0], text, generator, with_language=with_language)
+        else:
+            figures = self._down_privately(self.private, batches, text, generator)
+        self.average.update(self.moving | (self._language_weights() if with_language else {}))
+        self.loss = figures.get("loss", self.loss)
+        examples = sum(int((batch.weights > 0).sum()) for batch in batches)
+        self.position = msgspec.structs.replace(
+            self.position, examples=self.position.examples + examples
+        )
+        self.hooks.progress(stage, step + 1, self.total, self.loss)
+        self.hooks.figures(stage, step + 1, figures)
+
+    def _down(
+        self, batch: Batch, text: Tensor, generator: torch.Generator, *, with_language: bool
+    ) -> dict[str, float]:
+        found = self._loss(batch, text, generator, self._lora() if with_language else {})
+        loss = found.total
+        if with_language:
+            with self._precision():
+                penalty = self.language.penalty()
+            loss = loss if penalty is None else loss + penalty
+        figures = self.optimisers.step(loss, self.position.step, with_language=with_language)
+        if with_language:
+            self.language.after_step(self.position.done + 1)
+        return {"loss": loss.item(), **found.figures, **figures}
+
+    def _down_privately(
+        self,
+        private: PrivateSteps,
+        users: Sequence[Batch],
+        text: Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """A noisy step on these users; without any, on noise alone."""
+        losses = []
+        for batch in users:
+            found = self._loss(batch, text, generator, {})
+            private.add(found.total)
+            losses.append(found.total.item())
+        figures = {"head_lr": self.optimisers.set_head_rate(self.position.step)}
+        private.step()
+        return figures if not losses else {"loss": float(np.mean(losses)), **figures}
+
+    def _loss(
+        self, batch: Batch, text: Tensor, generator: torch.Generator, lora: dict[str, Tensor]
+    ) -> BatchLoss:
         with self._precision():
-            found = batch_loss(
+            return batch_loss(
                 self.model,
                 self.objective,
                 text,
                 batch,
                 self.settings,
                 self.anchor,
-                trained,
+                lora,
                 generator,
             )
-            penalty = self.language.penalty() if with_language else None
-        loss = found.total if penalty is None else found.total + penalty
-        figures = self.optimisers.step(loss, step, with_language=with_language)
-        if with_language:
-            self.language.after_step(self.position.done + 1)
-        self.average.update(self.moving | (self._language_weights() if with_language else {}))
-        self.loss = loss.item()
-        examples = self.position.examples + int((batch.weights > 0).sum())
-        self.position = msgspec.structs.replace(self.position, examples=examples)
-        self.hooks.progress(stage, step + 1, self.total, self.loss)
-        self.hooks.figures(stage, step + 1, {"loss": self.loss, **found.figures, **figures})
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -343,4 +404,5 @@ class _Round:
             validation_ndcg=end.ndcg10,
             start_loss=start.loss,
             seconds=self.seconds,
+            private_steps=() if self.private is None else self.private.spent(self.position.step),
         )

@@ -185,7 +185,8 @@ class _Task:
         # No adapter: the first release's is at identity, which is what a new one is, too.
         parent = Parent(release.head, release.items, None, is_trained=False)
 
-        counts = item_counts(release.items, catalogue, training)[1]
+        most = settings.learner.user_item_events
+        counts = item_counts(release.items, catalogue, training, most)[1]
         data = RoundData(catalogue, training, [], validation, counts, text)
         return cls(settings, catalogue, actions, parent, data, test)
 

@@ -351,6 +351,11 @@ class LearnerMetrics:
             "NDCG@10 lost on long-ago events by the last promoted release (relative)",
             registry=registry,
         )
+        self.epsilon = Gauge(
+            "driftline_privacy_epsilon",
+            "Epsilon of the last release made and its ancestors, per user (0: not private)",
+            registry=registry,
+        )
         self.drift = Counter(
             "driftline_drift_detected", "Times drift made a round due", registry=registry
         )

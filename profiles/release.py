@@ -51,12 +51,28 @@ PROBE_COSINE = 0.9999
 Keys = npt.NDArray[np.uint64]
 
 
+class PrivacySpent(msgspec.Struct, frozen=True):
+    """What a release and its ancestors gave away of any one user, by differential privacy.
+
+    `steps`: (noise multiplier, chance of a user to be drawn, how often) of every noisy step since
+    the first release, which knows no user.  `epsilon` holds at `delta` for adding or removing all
+    of one `unit`'s events; docs/security.md has what it does not cover.
+    """
+
+    epsilon: float
+    delta: float
+    steps: list[tuple[float, float, int]]
+    unit: str = "user"
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     """What a release says about itself.
 
     `offsets` maps "topic/partition" to the first input offset not learned from;
     `contributors_digest` is a hash over the sorted pseudonyms whose events took part;
-    `forgetting` is R[i][j]: NDCG@10 of release i on the events of period j.
+    `forgetting` is R[i][j]: NDCG@10 of release i on the events of period j;
+    `privacy` is absent where some round of the lineage was not private, so that the names of
+    releases from before there was such a field stay what they are.
     """
 
     format: int
@@ -85,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     note: str = ""
     release_id: str = ""
     signature: str = ""
+    privacy: PrivacySpent | msgspec.UnsetType = msgspec.UNSET
 
     def signed_bytes(self) -> bytes:
         """The canonical bytes that the name hashes: sorted JSON without name and signature."""

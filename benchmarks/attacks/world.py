@@ -1,12 +1,13 @@
 """MovieLens-100K as users' segments, the product's own round on some of them, and what it gives.
 
-The language model is read once and takes no steps: the attacks are on the head, the item table and
-the profiles, where a user's events act directly.
+A round is the product's: the newest events are held out, half of those who have any decide early
+stopping, and every setting has its default.  The language model is read once and takes no steps:
+the attacks are on the head, the item table and the profiles, where a user's events act directly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +16,29 @@ import numpy.typing as npt
 from benchmarks.offline.interactions import load_interactions
 from learner.bootstrap import bootstrap_head, bootstrap_table, head_shape
 from learner.catalogue import Catalogue, make_catalogue
+from learner.graduation import is_exam_user
 from learner.language import LanguageModel
-from learner.round_types import Candidate, Parent, RoundData
+from learner.round_types import Candidate, Hooks, Parent, RoundData
+from learner.rounds import round_border, round_counts, split
 from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.events import key64
 from profiles.head import Floats
+from profiles.settings.learning import LearnerSettings
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 
 Doubles = npt.NDArray[np.float64]
+Border = tuple[float, int]
 K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A release, and the border from which on events were held out from it."""
+
+    release: Candidate
+    border: Border
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +51,43 @@ class World:
     text: Floats
     users: list[Segment]
 
-    def train(self, segments: Sequence[Segment], **learner: object) -> Candidate:
-        """A first round on these histories, by the product's defaults but for `learner`."""
-        settings = self.settings.learner.model_copy(update=learner)
+    def train(self, segments: Sequence[Segment], changed: Mapping[str, object]) -> Trained:
+        """A first round on these histories; `changed`: learner settings that are not default.
+
+        Raises: pydantic's ValidationError for a setting that is none.
+        """
+        named = {**self.settings.learner.model_dump(), **changed}
+        settings = LearnerSettings.model_validate(named)
         shape = head_shape(self.settings, self.text.shape[1])
         head = bootstrap_head(self.text, shape, self.actions.names, settings.seed)
         parent = Parent(head, bootstrap_table(head, self.catalogue, self.text), None, False)
-        rows = self.catalogue.rows(np.concatenate([segment.items for segment in segments]))
-        counts = np.bincount(rows, minlength=len(self.catalogue)).astype(np.float32)
-        data = RoundData(self.catalogue, segments, [], [], counts, self.text.copy())
-        return train_round(self.settings.model, settings, self.actions, parent, data)
-
-    def losses(self, release: Candidate) -> Doubles:
-        """Mean cross-entropy of each user's next events under a release.  Shapes: -> (U,)."""
-        return np.array([_loss(self, release, segment) for segment in self.users])
+        border = round_border(segments, settings)
+        training, held = split(segments, border)
+        entropy = int(np.random.default_rng(settings.seed).integers(2**62))
+        _, counts = round_counts(parent.items, self.catalogue, training, settings, entropy)
+        validation = [segment for segment in held if not is_exam_user(segment.user)]
+        data = RoundData(self.catalogue, training, [], validation, counts, self.text.copy())
+        # A known seed for the noise, which a deployment must not have: figures repeat.
+        hooks = Hooks(entropy=lambda: entropy)
+        made = train_round(self.settings.model, settings, self.actions, parent, data, hooks)
+        return Trained(made, border)
 
     def shown(self, release: Candidate) -> npt.NDArray[np.int64]:
         """Of each item, to how many users it is recommended now.  Shapes: -> (N,)."""
         counts = np.zeros(len(self.catalogue), np.int64)
         for segment in self.users:
-            trail = _trail(self, release, segment)
-            scores = _scores(release, trail[-1:])[0]
-            scores[self.catalogue.rows(segment.items)] = -np.inf
+            rows = self.catalogue.rows(segment.items)
+            scores = scores_of(release, trail_of(self, release, segment, len(rows))[-1:])[0]
+            scores[rows] = -np.inf
             counts[np.argpartition(-scores, K)[:K]] += 1
         return counts
 
 
-def make_world(seed: int, epochs: int) -> World:
+def make_world(seed: int) -> World:
     """The bundled MovieLens-100K."""
     settings = Settings.model_construct()
     learner = settings.learner.model_copy(
-        update={"seed": seed, "epochs": epochs, "lora_steps": 0, "device": "cpu", "threads": 1}
+        update={"seed": seed, "lora_steps": 0, "device": "cpu", "threads": 1}
     )
     settings = settings.model_copy(update={"learner": learner})
     found = load_interactions("movielens", None)
@@ -82,7 +101,7 @@ def make_world(seed: int, epochs: int) -> World:
         rows = np.flatnonzero(found.users == user)
         users.append(
             Segment(
-                user + 1,
+                key64(str(found.user_ids[user])),  # its bits say who sits exams
                 0,
                 0,
                 keys[found.items[rows]],
@@ -95,25 +114,15 @@ def make_world(seed: int, epochs: int) -> World:
     return World(settings, catalogue, actions, language.encode(catalogue.texts), users)
 
 
-def auc(inside: Doubles, outside: Doubles) -> float:
-    """Chance that a member scores above a non-member, ties counting half (Mann and Whitney 1947).
-
-    >>> auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
-    0.875
-    """
-    both = np.concatenate([inside, outside])
-    ordered = np.sort(both)
-    ranks = (np.searchsorted(ordered, both, "left") + np.searchsorted(ordered, both, "right")) / 2
-    above = ranks[: len(inside)].sum() - len(inside) ** 2 / 2.0
-    return float(above / (len(inside) * len(outside)))
-
-
-def _trail(world: World, release: Candidate, segment: Segment) -> Floats:
-    """Profiles before each event, and after the last.  Shapes: -> (n + 1, D)."""
-    rows = world.catalogue.rows(segment.items)
-    gaps = np.concatenate([[np.nan], np.maximum(np.diff(segment.ts), 0.0)])
+def trail_of(world: World, release: Candidate, segment: Segment, events: int) -> Floats:
+    """Profiles before each of a user's first events, and after.  Shapes: -> (events + 1, D)."""
+    rows = world.catalogue.rows(segment.items[:events])
+    gaps = np.concatenate([[np.nan], np.maximum(np.diff(segment.ts[:events]), 0.0)])
     steps = Steps(
-        release.items.vectors[rows][None], segment.actions[None], segment.values[None], gaps[None]
+        release.items.vectors[rows][None],
+        segment.actions[None, :events],
+        segment.values[None, :events],
+        gaps[None],
     )
     mask = np.ones((1, len(rows)), np.bool_)
     _, trail = advance_all(release.head, start_state(release.head, 1), steps, mask)
@@ -121,15 +130,17 @@ def _trail(world: World, release: Candidate, segment: Segment) -> Floats:
     return made
 
 
-def _scores(release: Candidate, profiles: Floats) -> Floats:
+def scores_of(release: Candidate, profiles: Floats) -> Floats:
+    """Scores of the whole catalogue.  Shapes: (n, D) -> (n, N)."""
     scale = release.head.score_scale[0]
     scores: Floats = (profiles * scale) @ release.items.vectors.T + release.items.bias
     return scores
 
 
-def _loss(world: World, release: Candidate, segment: Segment) -> float:
-    scores = _scores(release, _trail(world, release, segment)[:-1]).astype(np.float64)
-    peak = scores.max(axis=1, keepdims=True)
-    log_sum = peak[:, 0] + np.log(np.exp(scores - peak).sum(axis=1))
-    goal = scores[np.arange(len(scores)), world.catalogue.rows(segment.items)]
-    return float((log_sum - goal).mean())
+def parse_changed(named: Sequence[str]) -> dict[str, str]:
+    """Settings of the learner as given on a command line; pydantic turns the texts into values.
+
+    >>> parse_changed(["dropout=0.4", "epochs=3"])
+    {'dropout': '0.4', 'epochs': '3'}
+    """
+    return dict(each.split("=", 1) for each in named)

@@ -53,6 +53,12 @@ NOW = Row(
             alert="DriftlineExposureNarrow",
         ),
         number(
+            "Privacy spent",
+            "Epsilon of the last release and its ancestors, per user; 0: not private.",
+            COUNT,
+            "max(driftline_privacy_epsilon)",
+        ),
+        number(
             "Turned away",
             "Requests without the right to ask, per second.",
             PER_SECOND,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from profiles.settings.base import FROZEN
 
@@ -64,7 +64,9 @@ class LearnerSettings(BaseModel):
         0.01, gt=0, le=1, description="most that one user's events may weigh in a round"
     )
     user_item_events: int = Field(
-        0, ge=0, description="as how many events one user's on one item count, at most; 0: as all"
+        3,
+        ge=0,
+        description="as how many events one user's on one item count in a round; 0: as all",
     )
     holdout_share: float = Field(0.1, gt=0, lt=0.5, description="most recent slice held out")
     sequence_length: int = Field(50, ge=4, le=1000)
@@ -128,12 +130,39 @@ class LearnerSettings(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")
     distill: float = Field(0.1, ge=0, description="weight of distillation on replayed events")
+    dp_noise: float = Field(
+        0.0, ge=0, le=1000, description="differentially private training: noise over dp_clip; 0 off"
+    )
+    dp_clip: float = Field(1.0, gt=0, description="longest gradient of one user in a private step")
+    dp_delta: float = Field(
+        1e-5, gt=0, lt=1, description="chance at which epsilon may fail; below 1 / users"
+    )
     gate_tolerance: float = Field(
         0.02, ge=0, description="relative loss of NDCG@10 that the gate forgives"
     )
     forgetting_tolerance: float = Field(
         0.1, ge=0, description="relative loss on long-ago events that the gate forgives"
     )
+
+    @model_validator(mode="after")
+    def _private_of_the_head_alone(self) -> Self:
+        """What a private round cannot account for is refused, not left out of epsilon."""
+        if self.dp_noise and self.lora_steps:
+            raise ValueError(
+                f"dp_noise={self.dp_noise} trains the head alone, and lora_steps={self.lora_steps} "
+                "would train the language model without noise; set lora_steps=0"
+            )
+        if self.dp_noise and self.replay_share:
+            raise ValueError(
+                f"dp_noise={self.dp_noise} learns from fresh events alone: which past ones replay "
+                f"draws depends on other users; set replay_share=0, not {self.replay_share}"
+            )
+        if self.dp_noise and self.objective != "next_item":
+            raise ValueError(
+                f"dp_noise={self.dp_noise} needs objective='next_item', not {self.objective!r}: "
+                "the calibration of clicks is computed without noise"
+            )
+        return self
 
 
 class RolloutSettings(BaseModel):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.attacks.world import auc
+from benchmarks.attacks.membership import auc
 from learner.catalogue import make_catalogue
 from learner.influence import bound_influence, shrink_to_share
+from learner.rounds import item_counts
 from learner.sampling import ActionWeights, Segment, Windows, make_windows
 from profiles.config import Settings
 from profiles.events import Item
+from profiles.release import ItemTable
 
 pytestmark = pytest.mark.unit
 
@@ -65,6 +67,24 @@ def test_a_users_events_on_one_item_count_as_so_many_at_most() -> None:
     for row in (5, 6):
         assert weights[(targets == row) & (weights > 0)].sum() == pytest.approx(3.0)
     assert sums([bounded])[7] == pytest.approx(4.0)
+
+
+def test_the_events_counted_behind_an_item_are_bounded_alike() -> None:
+    """Counts decide how popular the model takes an item to be: they are a lever, too."""
+    none = np.zeros((0, 4), np.float32)
+    table = ItemTable(
+        np.zeros(0, np.uint64),
+        np.zeros(0, np.uint64),
+        none,
+        none,
+        np.zeros(0, np.float32),
+        np.zeros(0, np.float32),
+    )
+    users = [segment(1, [5, 6] * 10), segment(2, [5])]
+    _, counts = item_counts(table, CATALOGUE, users, 3)
+    assert counts[[5, 6, 7]].tolist() == [4.0, 3.0, 0.0]
+    _, counts = item_counts(table, CATALOGUE, users)
+    assert counts[[5, 6, 7]].tolist() == [11.0, 10.0, 0.0]
 
 
 def test_honest_weights_stay_as_they_are_to_the_bit() -> None:
