@@ -80,7 +80,9 @@ def grants(role: Role, settings: Settings) -> list[Grant]:
     found |= _topics("Write", _named(topics, _WRITES[role]))
     if role == "worker":
         # It refuses to start on topics that are missing or not shaped as the contract says.
-        found |= _topics("Write", dead) | _topics("DescribeConfigs", [*named, *dead])
+        # And reads dead letters for an erasure.
+        found |= _topics("Read", dead) | _topics("Write", dead)
+        found |= _topics("DescribeConfigs", [*named, *dead])
         found.add(Grant("group", settings.serving.group, "Read"))
     elif role == "learner":
         found.add(Grant("group", settings.learner.group, "Read"))

@@ -137,7 +137,14 @@ _COMPACTED: Mapping[str, str] = MappingProxyType(
     }
 )
 _MONTH = _aged(28 * DAY_MS, 12 * HOUR_MS)
-_MONTH_DEAD = _aged(28 * DAY_MS, 12 * HOUR_MS, DEAD_LETTER_BYTES)
+# Compacted, too: each letter has a key of its own, so that an erasure can delete hers.
+_MONTH_DEAD: Mapping[str, str] = MappingProxyType(
+    {
+        **_aged(28 * DAY_MS, 12 * HOUR_MS, DEAD_LETTER_BYTES),
+        "min.cleanable.dirty.ratio": "0.2",
+        "max.compaction.lag.ms": str(DAY_MS),
+    }
+)
 _WEEK_COMPACTED: Mapping[str, str] = MappingProxyType(
     {**_COMPACTED, "retention.ms": str(7 * DAY_MS)}
 )
@@ -172,7 +179,7 @@ def topic_specs(
     )
     lettered = {getattr(names, entity) for entity in DEAD_LETTERED}
     dead = tuple(
-        TopicSpec(names.dlq(spec.name), spec.key, spec.partitions, "delete", _MONTH_DEAD)
+        TopicSpec(names.dlq(spec.name), spec.key, spec.partitions, "compact,delete", _MONTH_DEAD)
         for spec in live
         if spec.name in lettered
     )

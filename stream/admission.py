@@ -39,26 +39,42 @@ class Blank:
 def admit(
     decoded: Decoded, fences: Fences, topic_key: int, mode: AfterErasure
 ) -> tuple[Decoded, Counter[str]]:
-    """The events that may be applied, and how many were not: `before`, `forgotten`, `refused`."""
+    """The events that may be applied, and how many were not: `before`, `forgotten`, `refused`.
+
+    What could not be used of hers goes the same way, instead of becoming a dead letter as it is.
+    """
     counts: Counter[str] = Counter()
     keep: list[int] = []
     refused: list[DeadLetter] = []
     for at, (user, record) in enumerate(zip(decoded.users, decoded.records, strict=True)):
-        if fences.of(user) is None:
+        fate = _fate(user, record, fences, topic_key, mode)
+        if fate == "kept":
             keep.append(at)
-        elif fences.holds_back(user, topic_key, record.offset):
-            counts["before"] += 1
-        elif mode == "accept":
-            keep.append(at)
-        elif mode == "forget":
-            counts["forgotten"] += 1
-        else:
-            counts["refused"] += 1
+        elif fate == "refused":
             refused.append(DeadLetter(blank(record), REASON, DETAIL))
+        counts[fate] += 1
+    dead: list[DeadLetter] = []
+    for letter in decoded.dead:
+        fate = _fate(letter.record.key, letter.record, fences, topic_key, mode)
+        if fate == "kept":
+            dead.append(letter)
+        elif fate == "refused":
+            refused.append(DeadLetter(blank(letter.record), REASON, DETAIL))
+        counts[fate] += 1
+    del counts["kept"]
     if not counts:
         return decoded, counts
-    kept = kept_only(decoded, keep)
-    return replace(kept, dead=[*kept.dead, *refused]), counts
+    return replace(kept_only(decoded, keep), dead=[*dead, *refused]), counts
+
+
+def _fate(
+    user: bytes | None, record: Parsed, fences: Fences, topic_key: int, mode: AfterErasure
+) -> str:
+    if user is None or fences.of(user) is None:
+        return "kept"
+    if fences.holds_back(user, topic_key, record.offset):
+        return "before"
+    return {"accept": "kept", "forget": "forgotten", "refuse": "refused"}[mode]
 
 
 def is_welcome(user: bytes, fences: Fences, mode: AfterErasure) -> bool:

@@ -1,13 +1,14 @@
 """`driftline dlq`: what was refused and why, and back to where it came from once that is put right.
 
-A dead letter is the original record with `__connect.errors.*` headers (`stream.publisher`).  A
+A dead letter is the original record with `__connect.errors.*` headers (`stream.letters`).  A
 replay produces the original bytes again, key, value and the producer's own headers, to the topic
 and partition of the original, and leaves the letter where it is: what is still wrong becomes a
 new letter.  Event ids make an event that is replayed twice harmless, as long as the profile
 remembers them (docs/delivery.md).
 
 Letters are read up to where the topics ended at the start, one at a time: a replay of a million
-takes no more memory than one of ten, and never meets a letter of its own making.
+takes no more memory than one of ten, and never meets a letter of its own making.  Every topic is
+read twice, since a letter that an erasure deleted may still be there, before its tombstone.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.errors import TopicError
 from profiles.events import Id
+from profiles.settings.kafka import BrokerSettings
 from profiles.topics import DEAD_LETTERED, Topics
+from stream.letters import is_tombstone, original_of, standing, told
 from stream.oracle.records import Raw, read_topic
 from stream.outbox import Outbox
 
-PREFIX = "__connect.errors."
 BLOCK = 500
 """Letters read at a time: reading blocks, and the producer's acknowledgements wait for it."""
 SHOWN_BYTES = 120
@@ -93,7 +95,7 @@ class Which:
         """Whether a letter is among them."""
         return (
             (not self.reasons or reason in self.reasons)
-            and (self.key is None or raw.key == self.key)
+            and (self.key is None or original_of(raw).key == self.key)
             and (self.within_s is None or raw.timestamp_ms / 1000.0 >= now_s - self.within_s)
         )
 
@@ -126,12 +128,12 @@ async def replay_letters(settings: Settings, which: Which, limit: int | None = N
         async with Outbox.connected(settings.broker) as outbox:
             while block := await asyncio.to_thread(list, itertools.islice(letters, BLOCK)):
                 for topic, raw, reason in block:
-                    if raw.key is None and raw.value is None:
+                    sent = original_of(raw)
+                    if sent.key is None and sent.value is None:
                         skipped += 1
                         continue
-                    headers = [pair for pair in raw.headers if not pair[0].startswith(PREFIX)]
                     # A letter stands in the partition of its original.
-                    await outbox.send_raw(topic, raw.partition, raw.key, raw.value, headers)
+                    await outbox.send_raw(topic, raw.partition, sent.key, sent.value, sent.headers)
                     by_topic[topic] += 1
                     by_reason[reason] += 1
             await outbox.drain()
@@ -142,6 +144,11 @@ async def replay_letters(settings: Settings, which: Which, limit: int | None = N
             await asyncio.to_thread(log.append, "operator", "dead letters replayed", **note)
     counts = dict(by_topic), dict(by_reason.most_common())
     return Replayed(by_reason.total(), *counts, skipped)
+
+
+def read_letters(broker: BrokerSettings, topic: str) -> Iterator[Raw]:
+    """The letters that stand in a dead-letter topic now.  Raises: BrokerError, TopicError."""
+    return standing(read_topic(broker, topic), read_topic(broker, topic))
 
 
 def _read(settings: Settings, which: Which) -> Iterator[tuple[str, Raw, str]]:
@@ -155,7 +162,7 @@ def _read(settings: Settings, which: Which) -> Iterator[tuple[str, Raw, str]]:
     for entity in which.entities:
         topic = getattr(topics, entity)
         for raw in _letters(settings, topics, topic, which.letters):
-            reason = _header(raw, "exception.class.name")
+            reason = told(raw, "exception.class.name")
             if which.takes(raw, reason, now_s):
                 yield topic, raw, reason
 
@@ -163,30 +170,35 @@ def _read(settings: Settings, which: Which) -> Iterator[tuple[str, Raw, str]]:
 def _letters(
     settings: Settings, topics: Topics, topic: str, wanted: frozenset[LetterAt] | None
 ) -> Iterator[Raw]:
-    """Letters of one topic: all, or those wanted, which are not looked for further than needed."""
+    """Letters of one topic that stand: all, or those wanted of them."""
+    broker, name = settings.broker, topics.dlq(topic)
     if wanted is None:
-        yield from read_topic(settings.broker, topics.dlq(topic))
+        yield from read_letters(broker, name)
         return
     left = {(letter.partition, letter.offset) for letter in wanted if letter.topic == topic}
     for partition in sorted({partition for partition, _ in left}):
         offsets = {offset for number, offset in left if number == partition}
-        since = {partition: min(offsets)}
-        for raw in read_topic(settings.broker, topics.dlq(topic), [partition], since):
-            if raw.offset in offsets:
-                yield raw
-            if raw.offset >= max(offsets):
-                break
+        chosen: list[Raw] = []
+        tombstones: list[Raw] = []
+        # To the end: an erasure may have deleted one of them since it was shown.
+        for raw in read_topic(broker, name, [partition], {partition: min(offsets)}):
+            if is_tombstone(raw):
+                tombstones.append(raw)
+            elif raw.offset in offsets:
+                chosen.append(raw)
+        yield from standing(tombstones, chosen)
 
 
 def _told(topic: str, raw: Raw, reason: str) -> Letter:
-    payload = raw.value or b""
+    original = original_of(raw)
+    payload = original.value or b""
     return Letter(
         topic,
         raw.partition,
-        int(_header(raw, "offset") or -1),
+        int(told(raw, "offset") or -1),
         reason,
-        _header(raw, "exception.message"),
-        (raw.key or b"").decode("utf-8", "backslashreplace"),
+        told(raw, "exception.message"),
+        (original.key or b"").decode("utf-8", "backslashreplace"),
         len(payload),
         payload[:SHOWN_BYTES].decode("utf-8", "backslashreplace"),
         raw.timestamp_ms / 1000.0,
@@ -195,8 +207,3 @@ def _told(topic: str, raw: Raw, reason: str) -> Letter:
 
 def _latest(letters: Iterable[Letter], limit: int) -> list[Letter]:
     return sorted(letters, key=lambda letter: letter.refused_at)[-limit:] if limit else []
-
-
-def _header(raw: Raw, name: str) -> str:
-    """The last header of that name: a letter that was replayed with its headers has two."""
-    return dict(raw.headers).get(PREFIX + name, b"").decode("utf-8", "backslashreplace")

@@ -92,6 +92,11 @@ class Delivery:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
+    async def settled(self) -> None:
+        """Return when everything that is in flight now has arrived."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():

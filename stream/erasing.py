@@ -4,6 +4,7 @@
     changelog    tombstone, and the fence (`profiles.fences`)
     keys         tombstones; every copy of what they sealed is unreadable from then on
     recommendations, users    tombstones
+    dead letters about her    tombstones (`stream.letters_of_users`)
 
 Done twice for one request (a crash before the commit), it sends the same again and leaves what
 began after the first time alone.
@@ -23,6 +24,7 @@ from profiles.fences import Fence, record_of
 from profiles.key_store import topic_key
 from stream.chunks import Chunk
 from stream.codecs import DeadLetter, check_user_key
+from stream.letters_of_users import find_letters
 from stream.publisher import Message, Sent
 from stream.source import Outcome, Source
 from stream.worker import Worker
@@ -32,6 +34,7 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
     """Forget users, and send receipts."""
     source = worker.source(chunk)
     dead: list[DeadLetter] = []
+    erasures: list[tuple[bytes, Receipt]] = []
     receipts: list[Message] = []
     sent = Sent()
     end = await worker.partitions.events_end(chunk.partition)
@@ -59,6 +62,8 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
             {**erased, "recommendations": 1, "interests": 1},
             erased_at=now_s,
         )
+        erasures.append((user, receipt))
+    for user, receipt in await _delete_letters(worker, sent, source, erasures):
         receipts.append(Message(user, encode(receipt)))
         worker.metrics.users_erased.inc()
         # A thread: the log waits for the disk, and for whoever else writes to it.
@@ -76,6 +81,31 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
     await worker.publisher.send(sent, worker.topics.receipts, chunk.partition, receipts)
     await worker.send_dead(sent, chunk, dead)
     await worker.delivery.follow(source, chunk, sent, [event], None)
+
+
+async def _delete_letters(
+    worker: Worker, sent: Sent, source: Source, erasures: list[tuple[bytes, Receipt]]
+) -> list[tuple[bytes, Receipt]]:
+    """Send tombstones for the users' dead letters.  Returns: receipts that count them."""
+    if not erasures:
+        return []
+    # Letters that are on their way are read, too: no new one is made, since the fences stand.
+    async with source.order:
+        pass
+    await worker.delivery.settled()
+    users = {user for user, _ in erasures}
+    found = await find_letters(worker.partitions.broker, worker.topics, users)
+    for (topic, partition), tombstones in found.tombstones.items():
+        await worker.publisher.send(sent, topic, partition, tombstones)
+    return [
+        (
+            user,
+            msgspec.structs.replace(
+                receipt, erased={**receipt.erased, "dead_letters": found.counts[user]}
+            ),
+        )
+        for user, receipt in erasures
+    ]
 
 
 def erase_user(

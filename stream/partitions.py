@@ -61,7 +61,7 @@ class Partitions:
         self._directory = directory
         self._settings = settings
         self._layout = layout
-        self._broker = broker
+        self.broker = self._broker = broker
         self._topics = topics
         self._topic_ids = topic_ids
         self._state = state

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,14 +29,13 @@ from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
 from profiles.tracing import Span
 from stream.codecs import DeadLetter
+from stream.letters import Headers, to_record
 
 BATCH_BYTES = 900_000
 """A batch is closed at this size: the topics' max.message.bytes of 1 MiB bounds whole batches."""
 
 MAX_RECORD_BYTES = 2_000_000
 """A dead letter carries an original of up to 1 MiB and its headers; its topic allows 2 MiB."""
-
-Headers = Sequence[tuple[str, bytes]]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -146,11 +145,8 @@ class Publisher:
     async def send_dead(
         self, sent: Sent, topic: str, partition: int, dead: list[DeadLetter]
     ) -> None:
-        """Send records to their dead-letter topic: original key and value, reason in headers."""
-        messages = [
-            Message(letter.record.key, letter.record.value, _headers(letter, topic, partition))
-            for letter in dead
-        ]
+        """Send records to their dead-letter topic (`stream.letters`)."""
+        messages = [Message(*to_record(letter, topic, partition)) for letter in dead]
         await self.send(sent, self._topics.dlq(topic), partition, messages)
 
     def _queue(self, sent: Sent, batch: Any, topic: str, partition: int) -> None:
@@ -166,17 +162,3 @@ class Publisher:
         async with self._turns[topic, partition]:
             acknowledged = await self._producer.send_batch(batch, topic, partition=partition)
         return await acknowledged
-
-
-def _headers(letter: DeadLetter, topic: str, partition: int) -> list[tuple[str, bytes]]:
-    """Kafka Connect's own names, which dead-letter tools know."""
-    record = letter.record
-    return [
-        *record.headers,
-        ("__connect.errors.topic", topic.encode()),
-        ("__connect.errors.partition", str(partition).encode()),
-        ("__connect.errors.offset", str(record.offset).encode()),
-        ("__connect.errors.exception.class.name", letter.reason.encode()),
-        ("__connect.errors.exception.message", letter.detail.encode("utf-8", "backslashreplace")),
-        ("__connect.errors.stage", b"VALUE_CONVERTER"),
-    ]

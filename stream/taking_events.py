@@ -205,6 +205,8 @@ class EventRounds:
     ) -> tuple[Decoded, Outcome | Unread | None]:
         """After waiting: what is still unknown is dead; None if a vector is still missing."""
         self._worker.path.note_read(read)
+        # Looked at again: she may have been erased while her event waited.
+        decoded = self._admitted(share, decoded)
         decoded = drop_unknown(decoded, self._worker.path.catalog)
         if not self._encoded(decoded):
             return decoded, None

@@ -24,6 +24,8 @@ from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import DEAD_LETTERED, Topics
+from stream.dead_letters import read_letters
+from stream.letters import users_in
 from stream.oracle.catalogue import read_catalogue
 from stream.oracle.keys import opened, read_key_map
 from stream.oracle.records import Raw, read_topic
@@ -202,8 +204,8 @@ def _dead_letters(settings: Settings, topics: Topics, key: bytes) -> Iterator[di
     """Dead letters under the user's key, or whose text has her id in it."""
     for entity in DEAD_LETTERED:
         topic = topics.dlq(getattr(topics, entity))
-        for raw in read_topic(settings.broker, topic):
-            if raw.key == key or key in (raw.value or b""):
+        for raw in read_letters(settings.broker, topic):
+            if users_in(raw, {key}) or key in (raw.value or b""):
                 headers = {name: _text(value) for name, value in raw.headers}
                 yield {"topic": topic, "value": _text(raw.value), **headers}
 

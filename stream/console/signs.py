@@ -25,6 +25,7 @@ from profiles.events import OutcomeWindow, Recommendation, decode_json
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.api.read_model import Source
 from stream.dead_letters import LetterAt
+from stream.letters import is_tombstone, original_of
 
 if TYPE_CHECKING:
     from stream.chunks import Record  # which would import Faust
@@ -115,12 +116,25 @@ class Signs:
             if topic == self._topics.outcomes:
                 self._take_window(record)
             elif topic in self._dead_topics:
-                self._letters.append(_letter(record, self._dead_topics[topic]))
+                self._take_letter(topic, record)
             elif topic == self._topics.recommendations:
                 self._last[record.partition] = record
                 self._tell(record.key, "recommendation")
             elif topic == self._topics.profiles:
                 self._tell(record.key, "profile")
+
+    def _take_letter(self, topic: str, record: Record) -> None:
+        if not is_tombstone(record):
+            self._letters.append(_letter(record, self._dead_topics[topic]))
+            return
+        partition, _, offset = (record.key or b"").decode("utf-8", "replace").partition("/")
+        erased = (topic, partition, offset)
+        kept = [
+            letter
+            for letter in self._letters
+            if (f"{letter.topic}.dlq", letter.partition, letter.offset) != erased
+        ]
+        self._letters = deque(kept, maxlen=LETTERS)
 
     def quality(self, now_s: float) -> list[Quality]:
         """By release, in order of their names, which is that of their making."""
@@ -192,7 +206,8 @@ class Signs:
 
 def _letter(record: Record, original: str) -> DeadLetter:
     headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
-    value = record.value or b""
+    sent = original_of(record)
+    value = sent.value or b""
     return DeadLetter(
         LetterAt(original, record.partition, record.offset),
         headers.get(f"{ERRORS}topic", original),
@@ -200,7 +215,7 @@ def _letter(record: Record, original: str) -> DeadLetter:
         headers.get(f"{ERRORS}offset", ""),
         headers.get(f"{ERRORS}exception.class.name", ""),
         headers.get(f"{ERRORS}exception.message", ""),
-        (record.key or b"").decode("utf-8", "backslashreplace"),
+        (sent.key or b"").decode("utf-8", "backslashreplace"),
         value[:PREVIEW].decode("utf-8", "backslashreplace"),
         len(value),
         record.timestamp / 1000,

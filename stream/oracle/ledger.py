@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class Ledger:
     texts: tuple[str, ...]
     said: npt.NDArray[np.bool_]
     kept_texts: int
+    forgiven: frozenset[Place] = frozenset()
+    """Bad events of erased users, whose letters are to be gone."""
 
     def forgotten(self, user: int, count: int, history: int) -> Ints:
         """Numbers of words that a profile of `count` events no longer remembers, though they are
@@ -103,12 +106,15 @@ def keep_ledger(
     catalogue: Catalogue,
     settings: Settings,
     dead_lettered: Mapping[Place, str],
+    erased: Mapping[bytes, int] = MappingProxyType({}),
 ) -> Ledger:
-    """Read the events topic.  `dead_lettered`: what the workers set aside, and why."""
+    """Read the events topic.  `dead_lettered`: what the workers set aside, and why; `erased`: when
+    users were, Unix ms."""
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     per_minute = settings.serving.user_events_per_minute
     logs: dict[bytes, _Log] = {}
     dead: dict[Place, str] = {}
+    forgiven: set[Place] = set()
     appended_ms: dict[Place, int] = {}
     repeated = over_rate = 0
     texts: dict[str, int] = {}
@@ -116,8 +122,13 @@ def keep_ledger(
         place = (record.partition, record.offset)
         appended_ms[place] = record.timestamp_ms
         event, reason = _judge(record, actions, catalogue, settings, dead_lettered.get(place))
+        if reason is None and dead_lettered.get(place) == "erased" and record.key in erased:
+            # Refused because of the erasure, if it came after it.
+            reason = "erased" if record.timestamp_ms >= erased[record.key] else None
         if reason is not None:
             dead[place] = reason
+            if not erased.keys().isdisjoint((record.key or b"", _user_of(event))):
+                forgiven.add(place)
             continue
         assert record.key is not None, "the key is the user's id"
         log = logs.get(record.key)
@@ -164,7 +175,13 @@ def keep_ledger(
         texts=tuple(texts),
         said=items >= len(catalogue.ids),
         kept_texts=settings.profile.texts,
+        forgiven=frozenset(forgiven),
     )
+
+
+def _user_of(event: Any) -> bytes:  # Any: decoded JSON is anything
+    user = event.get("user_id") if isinstance(event, dict) else None
+    return user.encode("utf-8", "replace") if isinstance(user, str) else b""
 
 
 def _parts(
@@ -181,19 +198,17 @@ def _parts(
     return parts
 
 
-def dead_places(records: Iterable[Raw]) -> tuple[int, dict[Place, str]]:
-    """The dead-letter topic of events: how many records, and place to reason of what they were."""
+def dead_places(letters: Iterable[Raw]) -> dict[Place, str]:
+    """Of the dead letters of events: place to reason of what they were."""
     places: dict[Place, str] = {}
-    number = 0
-    for record in records:
-        number += 1
+    for record in letters:
         told = {name: value.decode() for name, value in record.headers if name.startswith("__conn")}
         place = (
             int(told.get("__connect.errors.partition", -1)),
             int(told.get("__connect.errors.offset", -1)),
         )
         places[place] = told.get("__connect.errors.exception.class.name", "")
-    return number, places
+    return places
 
 
 # Any, below: decoded JSON is anything.

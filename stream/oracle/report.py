@@ -18,8 +18,10 @@ class OracleReport:
     hides behind another's repetition.  `events_repeated`: valid events that were produced again
     and had to be skipped; `events_over_rate`: those beyond their user's rate.
     `dead_letters_missing`: events that break a rule and were not set
-    aside; `dead_letters_unexpected`: good events that were.  `changelog_stale`: records that
-    stand in the topic behind a newer one of their user.  `recommendations_unmatched`: made from a
+    aside; `dead_letters_unexpected`: good events that were.  `erased_users_found`: erased users of
+    whom something stands in the topics that is not of what they did since (`oracle.erasures`).
+    `changelog_stale`: records that stand in the topic behind a newer one of their user.
+    `recommendations_unmatched`: made from a
     profile version that is in no record.  `swaps_by_partition`: changes of release among the
     recommendations of a partition.  Latency is from the event's append in Kafka to the ranking
     (`event_to_recommendation_*`) and to the record being written (`event_to_output_*`).
@@ -39,6 +41,7 @@ class OracleReport:
     dead_letters_unexpected: int
     users: int
     users_erased: int
+    erased_users_found: int
     histories_wrong: int
     profiles_checked: int
     profiles_wrong: int
@@ -82,6 +85,7 @@ class OracleReport:
             "profiles that the model does not make": self.profiles_wrong,
             "recommendations from mixed releases": self.mixed_release_recommendations,
             "recommendations that cannot be read": self.recommendations_unreadable,
+            "erased users still found": self.erased_users_found,
         }
         return [f"{count} {what}" for what, count in broken.items() if count]
 

@@ -6,6 +6,7 @@ Run it when the workers have nothing left to do: an event that is still on its w
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,14 @@ from profiles.state import RecordLayout
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.oracle.catalogue import Catalogue, read_catalogue
 from stream.oracle.changelog import Changelog, read_changelog
+from stream.oracle.erasures import (
+    BEGAN_ANEW,
+    Letters,
+    Since,
+    Watch,
+    find_erased,
+    read_erasures,
+)
 from stream.oracle.keys import opened, read_key_map
 from stream.oracle.ledger import Ledger, dead_places, keep_ledger
 from stream.oracle.models import Encode, Model, encoder_of, load_models
@@ -47,7 +56,9 @@ class Evidence:
     profiles: Iterable[Raw]
     recommendations: Iterable[Raw]
     releases: Iterable[Raw]
-    other_dead: int = 0
+    users: Iterable[Raw] = ()
+    erasures: Iterable[Raw] = ()
+    other_dead: Iterable[Iterable[Raw]] = ()
 
 
 def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleReport:
@@ -68,7 +79,9 @@ def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleRep
         profiles=opened(read_topic(broker, topics.profiles), keys, PROFILE),
         recommendations=opened(read_topic(broker, topics.recommendations), keys, RECOMMENDATION),
         releases=read_topic(broker, topics.releases),
-        other_dead=sum(1 for name in dead.values() for _ in read_topic(broker, name)),
+        users=read_topic(broker, topics.users),
+        erasures=read_topic(broker, topics.erasures),
+        other_dead=[read_topic(broker, name) for name in dead.values()],
     )
     with tempfile.TemporaryDirectory(prefix="driftline-oracle-") as cache:
         store = ReleaseStore(settings.store.releases, Path(cache))
@@ -85,12 +98,28 @@ def examine(
     """Compare what stands in the records with what should."""
     clock = _Clock()
     catalogue = read_catalogue(evidence.items, settings.data.item_text)
-    dead_count, dead = dead_places(evidence.events_dead)
-    ledger = keep_ledger(evidence.events, catalogue, settings, dead)
+    erased, layout = read_erasures(evidence.erasures), RecordLayout.of(settings)
+    letters = Letters.of(evidence.events_dead)
+    others = [Letters.of(records).standing for records in evidence.other_dead]
+    dead = dead_places(letters.standing)
+    ledger = keep_ledger(evidence.events, catalogue, settings, dead, erased)
     clock.lap("events")
-    log = read_changelog(evidence.profiles, RecordLayout.of(settings))
+    kept, sent, declared = Watch(erased), Watch(erased), Watch(erased)
+    log = read_changelog(kept.over(evidence.profiles), layout)
+    # Compaction takes tombstones after a day.
+    log = dataclasses.replace(log, erased=log.erased | erased.keys())
     clock.lap("changelog")
-    outputs = read_outputs(evidence.recommendations, ledger, log, catalogue)
+    outputs = read_outputs(sent.over(evidence.recommendations), ledger, log, catalogue)
+    for _ in declared.over(evidence.users):
+        pass
+    is_accepted = settings.privacy.after_erasure == BEGAN_ANEW
+    found = find_erased(
+        Since(erased, ledger.appended_ms, declared.held(), is_accepted),
+        kept.held(),
+        sent.held(),
+        [letter for part in (letters.standing, *others) for letter in part],
+        layout,
+    )
     clock.lap("recommendations")
     served = served_releases(evidence.releases)
     wanted = {int(key) for key in np.unique(log.release)} | {key64(name) for name in served}
@@ -115,11 +144,15 @@ def examine(
         events_double_applied=counts.doubled,
         events_repeated=ledger.repeated,
         events_over_rate=ledger.over_rate,
-        dead_lettered=dead_count + evidence.other_dead,
-        dead_letters_missing=len(ledger.dead.keys() - dead.keys()),
+        dead_lettered=len(letters.standing) + sum(map(len, others)),
+        dead_letters_missing=sum(
+            not letters.is_deleted(*place)
+            for place in ledger.dead.keys() - dead.keys() - ledger.forgiven
+        ),
         dead_letters_unexpected=len(dead.keys() - ledger.dead.keys()),
         users=len(ledger.users),
         users_erased=len(log.erased),
+        erased_users_found=len(found),
         histories_wrong=counts.histories_wrong,
         profiles_checked=len(profiles.checked),
         profiles_wrong=len(profiles.wrong),

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from profiles.audit import AuditLog
 from profiles.errors import BrokerError
 from profiles.events import User, encode
+from stream.letters import Original, original_of
 from stream.user_rights import Export, export_user, request_erasures, wait_for_receipts
 from tests.deployment import Deployment, make_events, wait_until
 
@@ -47,10 +48,12 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
     (erasure,) = asyncio.run(request_erasures(settings, "user-0", "asked"))
     (receipt,) = wait_for_receipts(settings, erasure, ["worker"], 60.0)
     assert receipt.erased["profiles"] == 1
+    assert receipt.erased["dead_letters"] == 1
     after = export_user(settings, "user-0")
     assert after.profile is None
     assert after.declared is None
     assert after.recommendations == []
+    assert after.dead_letters == []
     assert after.receipts
     assert export_user(settings, "user-1").profile is not None
     for file in (settings.store.directory / "a").rglob("*"):
@@ -66,7 +69,7 @@ def test_a_user_is_exported_in_words_and_an_erasure_leaves_only_events_and_recei
         for record in deployment.read(topics.dlq(topics.events))
         if ("__connect.errors.exception.class.name", b"erased") in record.headers
     )
-    assert (letter.key, letter.value) == (None, None)
+    assert original_of(letter) == Original(None, None, [])
     acts = AuditLog.of(settings).path.read_text()
     assert erasure.erasure_id in acts
     assert "user-0" not in acts

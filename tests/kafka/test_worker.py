@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from profiles.events import Event, Filters, Item, Recommendation, Request, Saying, User, encode
+from stream.letters import original_of
 from stream.user_rights import partition_of
 from tests.deployment import Deployment, make_events, wait_until
 
@@ -49,7 +50,8 @@ def test_events_become_profiles_and_recommendations_and_bad_ones_dead_letters(
     }
     assert set(by_reason) == set(bad)
     for reason, (key, payload) in bad.items():
-        assert (by_reason[reason].key, by_reason[reason].value or b"") == (key.encode(), payload)
+        original = original_of(by_reason[reason])
+        assert (original.key, original.value or b"") == (key.encode(), payload)
     assert worker.metric("driftline_dead_letters_total") == len(bad)
     assert deployment.applied() == {f"user-{number}": 5 for number in range(6)}
 

@@ -170,7 +170,7 @@ class Judge:
         strangers: frozenset[str],
     ) -> None:
         """`strangers`: workers that had lost the partition and wrote on; they are not believed."""
-        _, dead = dead_places(topics.dead.records)
+        dead = dead_places(topics.dead.records)
         ledger = keep_ledger(topics.events.records, self.catalogue, self.settings, dead)
         assert ledger.dead.keys() == dead.keys()
         # Compaction may have taken the tombstones; and what stands in the store is what every

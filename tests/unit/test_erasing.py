@@ -160,6 +160,30 @@ def test_later_events_are_forgotten_or_refused_without_their_contents(
         assert "ann" not in letter.detail
 
 
+@pytest.mark.parametrize(
+    ("mode", "late"), [("accept", "malformed"), ("forget", None), ("refuse", "erased")]
+)
+def test_what_cannot_be_used_of_hers_leaves_no_letter_with_its_contents(
+    path: EventPath, open_source: OpenSource, mode: Mode, late: str | None
+) -> None:
+    source = open_source("a")
+    apply(path, source, ["ann", "bob"])
+    erase_user(source, b"ann", end=4, request=0, now_s=NOW_S)
+    records = [
+        make_record(offset, b"not JSON", user)
+        for offset, user in ((2, "ann"), (3, "bob"), (4, "ann"))
+    ]
+    admitted, counts = admit(
+        decode_chunk(records, RULES, NOW_S), source.fences, source.topic_key, mode
+    )
+    assert counts["before"] == 1
+    letters = {letter.record.offset: letter for letter in admitted.dead}
+    assert letters[3].record.value == b"not JSON"
+    assert (letters[4].reason if 4 in letters else None) == late
+    if late == "erased":
+        assert (letters[4].record.key, letters[4].record.value) == (None, None)
+
+
 def test_a_repeated_request_sends_the_same_again_and_leaves_what_began_since(
     path: EventPath,
     open_source: OpenSource,

@@ -68,10 +68,19 @@ class Played:
     profiles: list[Raw] = field(default_factory=list)
     recommendations: list[Raw] = field(default_factory=list)
     releases: list[Raw] = field(default_factory=list)
+    users: list[Raw] = field(default_factory=list)
+    erasures: list[Raw] = field(default_factory=list)
 
     def report(self, sample_users: int | None = None) -> OracleReport:
         evidence = Evidence(
-            self.items, self.events, self.dead, self.profiles, self.recommendations, self.releases
+            self.items,
+            self.events,
+            self.dead,
+            self.profiles,
+            self.recommendations,
+            self.releases,
+            self.users,
+            self.erasures,
         )
         return examine(evidence, self.settings, self.store, never_encode, sample_users)
 
@@ -234,6 +243,56 @@ def test_a_sound_deployment_passes_with_everything_recomputed(played: Played) ->
     assert report.swaps_by_partition == {0: 1}
     assert len(report.releases_served) == 2
     assert report.event_to_recommendation_p50_ms == pytest.approx(10.0)
+
+
+ERASED_AT_MS = NOW_MS + 1_000
+HERS = ("profiles", "recommendations", "users", "dead")
+
+
+def erase_u0(played: Played) -> None:
+    """What an erasure of u0, of whom all three dead letters are, leaves in the topics."""
+    played.users.append(raw(0, b"u0", b'{"user_id":"u0","interests":"tents"}'))
+    asked = raw(0, b"u0", b'{"erasure_id":"x","user_id":"u0"}')
+    played.erasures.append(dataclasses.replace(asked, timestamp_ms=ERASED_AT_MS))
+    for name in HERS:
+        topic: list[Raw] = getattr(played, name)
+        topic.append(raw(len(topic), b"u0", None))
+
+
+def test_of_an_erased_user_nothing_is_found_and_her_letters_are_not_missed(played: Played) -> None:
+    erase_u0(played)
+    report = played.report()
+    assert report.faults() == []
+    assert (report.users_erased, report.erased_users_found, report.dead_lettered) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("name", HERS)
+def test_an_erased_user_is_found_wherever_something_of_hers_stands(
+    played: Played, name: str
+) -> None:
+    erase_u0(played)
+    del getattr(played, name)[-1]
+    assert played.report().faults() == ["1 erased users still found"]
+
+
+@pytest.mark.parametrize("mode", ["accept", "forget", "refuse"])
+def test_only_what_she_did_since_explains_that_she_is_there_again(
+    played: Played, mode: str
+) -> None:
+    """Her last profile and recommendation come back, made from an event of after the erasure."""
+    profile = played.profiles[played.last_of("u0")]
+    shown = next(raw for raw in reversed(played.recommendations) if raw.key == b"u0")
+    made = json.loads(shown.value or b"")
+    last = made["cause_offset"]
+    erase_u0(played)
+    privacy = played.settings.privacy.model_copy(update={"after_erasure": mode})
+    played.settings = played.settings.model_copy(update={"privacy": privacy})
+    for topic, again in ((played.profiles, profile), (played.recommendations, shown)):
+        topic.append(dataclasses.replace(again, offset=len(topic)))
+    assert played.report().erased_users_found == 1
+    at = next(at for at, entry in enumerate(played.events) if entry.offset == last)
+    played.events[at] = dataclasses.replace(played.events[at], timestamp_ms=ERASED_AT_MS + 1)
+    assert played.report().erased_users_found == (mode != "accept")
 
 
 def test_a_sample_of_users_is_recomputed_and_all_are_counted(played: Played) -> None:
