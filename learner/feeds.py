@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
@@ -136,14 +137,31 @@ class BoardFeed:
             record.offset,
             erasure.retrain,
         )
-        self.erased_at_ms[request.user] = max(
-            record.timestamp, self.erased_at_ms.get(request.user, 0)
-        )
+        self.note_erased({request.user: record.timestamp})
         self.erasures.append(request)
+
+    def note_erased(self, erased_at_ms: Mapping[int, int]) -> None:
+        """Users (pseudonyms) were erased at these times of the broker."""
+        for user, at_ms in erased_at_ms.items():
+            self.erased_at_ms[user] = max(at_ms, self.erased_at_ms.get(user, 0))
 
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
+
+
+def is_kept_out(
+    appended_ms: int, erased_at_ms: int | None, mode: Literal["accept", "forget", "refuse"]
+) -> bool:
+    """Whether an event of a user may not be learned from: of before her erasure never, later ones
+    where `privacy.after_erasure` does not accept them.
+
+    >>> [is_kept_out(at_ms, 5, mode) for mode in ("accept", "forget") for at_ms in (5, 6)]
+    [True, False, True, True]
+    >>> is_kept_out(5, None, "refuse")
+    False
+    """
+    return erased_at_ms is not None and (mode != "accept" or appended_ms <= erased_at_ms)
 
 
 class EventFeed:
@@ -160,6 +178,7 @@ class EventFeed:
         self._buffer, self._metrics, self._clock_s = buffer, metrics, clock_s
         self._max_ahead_s = settings.serving.max_ahead_s
         self._max_bytes = settings.serving.max_message_bytes
+        self._after_erasure = settings.privacy.after_erasure
         names = ActionWeights.from_settings(settings.actions).names
         self._actions = {name: at for at, name in enumerate(names)}
         self._consumer: KafkaConsumer = open_consumer(settings, settings.learner.group)
@@ -225,8 +244,8 @@ class EventFeed:
         if action is None:
             raise BadMessage("unknown-action", f"action {event.action!r} has no weight")
         user = key64(event.user_id)
-        if record.timestamp <= erased_at_ms.get(user, -1):
-            raise BadMessage("erased", "the user asked to be forgotten after this event")
+        if is_kept_out(record.timestamp, erased_at_ms.get(user), self._after_erasure):
+            raise BadMessage("erased", "the user asked to be forgotten")
         if not event.item_id:
             return None
         return Row(

@@ -57,7 +57,7 @@ class Eraser:
             return
         users = [request.user for request in waiting]
         self._rounds.drop_if_about(set(users))
-        report = self._buffer.erase(users)
+        report = self._buffer.erase(users, self._board.erased_at_ms)
         affected = {
             release for request in waiting if request.retrain for release in report[request.user][1]
         }

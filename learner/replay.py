@@ -6,6 +6,7 @@
     x <user> <r|q> <slot>   where a user's examples are, for erasure
     o <topic/partition>     next input offset
     f <user>                arrival number of a user's first event, which outlives her examples
+    e <user>                when a user was erased (broker's time), which outlives its topic
     m                       counters, random states, what is fresh
 
 One WriteBatch holds the events, their offsets and all that follows from them, so a killed learner
@@ -23,6 +24,7 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -292,9 +294,16 @@ class ReplayBuffer:
         self._releases = [*self._releases, (release_id, upto)][-MAX_RELEASES:]
         self._write(self._disk.new_batch())
 
-    def erase(self, users: Sequence[int]) -> dict[int, tuple[dict[str, int], list[str]]]:
+    def erased_at_ms(self) -> dict[int, int]:
+        """Users who were erased, and when, Unix ms."""
+        return {USER.unpack(key[1:])[0]: int(at) for key, at in self._disk.scan(b"e")}
+
+    def erase(
+        self, users: Sequence[int], erased_at_ms: Mapping[int, int] = MappingProxyType({})
+    ) -> dict[int, tuple[dict[str, int], list[str]]]:
         """Remove everything of some users, from the disk too (flush and compaction).
 
+        `erased_at_ms`: what to remember of it.
         Returns: per user what was removed, and the releases that stand on their events: those
         made after their first one, since each release is its parent's child.  That is an upper
         bound: an event may have been held out, or not drawn.
@@ -305,6 +314,8 @@ class ReplayBuffer:
         firsts = self._firsts(distinct)
         for user, history in zip(distinct, self.histories.read(distinct), strict=True):
             orders: list[int] = []
+            if user in erased_at_ms:
+                batch.put(_erased_key(user), str(erased_at_ms[user]).encode())
             if user in firsts:
                 orders.append(firsts[user])
                 batch.delete(_first_key(user))
@@ -364,6 +375,10 @@ class ReplayBuffer:
 
 def _first_key(user: int) -> bytes:
     return b"f" + USER.pack(user)
+
+
+def _erased_key(user: int) -> bytes:
+    return b"e" + USER.pack(user)
 
 
 def _offset_key(topic: str, partition: int) -> bytes:

@@ -113,6 +113,7 @@ class _Learner:
                 keys=keys,
             )
             opened.callback(self._buffer.close)
+            self._board.note_erased(self._buffer.erased_at_ms())
             self._events = EventFeed(settings, self._buffer, metrics)
             opened.callback(self._events.close)
             store = ReleaseStore(

@@ -310,6 +310,30 @@ def test_an_erased_user_leaves_the_buffer_and_a_receipt_names_the_releases(world
     assert sample(metrics, "driftline_learner_events_rejected_total", reason="erased") == 12.0
 
 
+def test_later_events_of_an_erased_user_are_not_learned_from_where_they_are_forgotten(
+    world: World,
+) -> None:
+    privacy = world.settings.privacy.model_copy(update={"after_erasure": "forget"})
+    world.settings = world.settings.model_copy(update={"privacy": privacy})
+    world.send_items()
+    world.send_events(each=2)
+    request = Erasure(erasure_id="x1", user_id="u3")
+    with world.learner() as metrics:
+        wait_until("read", lambda: sample(metrics, "driftline_learner_events_total") == world.sent)
+        world.producer.send(world.topics.erasures, key=b"u3", value=encode(request)).get(10)
+        wait_until("a receipt", lambda: bool(world.receipts()))
+    # By a learner that has started anew since.
+    world.send_events(each=2)
+    with world.learner() as metrics:
+        read = "driftline_learner_events_total"
+        wait_until("read", lambda: sample(metrics, read) == 2 * USERS - 2)
+    assert sample(metrics, "driftline_learner_events_rejected_total", reason="erased") == 2.0
+    buffer = buffer_of(world)
+    assert len(buffer.context(_users())) == USERS - 1
+    assert buffer.erased_at_ms().keys() == {key64("u3")}
+    buffer.close()
+
+
 def test_an_operators_rollback_changes_the_parent_of_the_next_round(world: World) -> None:
     world.send_items()
     world.send_events(each=12)

@@ -290,6 +290,16 @@ def test_going_back_makes_what_came_since_fresh_again(tmp_path: Path) -> None:
     buffer.close()
 
 
+def test_who_was_erased_is_known_after_a_restart(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    buffer.erase([3, 2**63 + 1], {3: 1_000, 2**63 + 1: 2_000, 4: 3_000})
+    buffer.erase([3], {3: 4_000})
+    buffer.close()
+    again = open_buffer(tmp_path)
+    assert again.erased_at_ms() == {3: 4_000, 2**63 + 1: 2_000}
+    again.close()
+
+
 def test_erased_slots_are_filled_again(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path / "b", buffer_bytes=65_536)
     for start in range(0, 1_000, 100):
