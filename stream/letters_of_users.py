@@ -18,6 +18,7 @@ from profiles.settings.kafka import BrokerSettings
 from profiles.topics import DEAD_LETTERED, Topics
 from stream.following import open_reader
 from stream.letters import Record, is_keyed_by_place, is_tombstone, users_in
+from stream.outbox import topic_partitions
 from stream.publisher import Message
 
 READ_RECORDS = 2_000
@@ -46,24 +47,18 @@ class Found:
 
 
 async def find_letters(broker: BrokerSettings, topics: Topics, users: Collection[bytes]) -> Found:
-    """Read all dead letters for these users.  Raises: BrokerError."""
+    """Read all dead letters for these users.  Raises: BrokerError, TopicError."""
     found = Found()
     names = [topics.dlq(getattr(topics, entity)) for entity in DEAD_LETTERED]
     async with open_reader(
         broker, "a dead-letter topic", max_partition_fetch_bytes=4 * 2**20, fetch_max_wait_ms=50
     ) as consumer:
-        cluster = await consumer._client.fetch_all_metadata()
-        places = [
-            TopicPartition(name, number)
-            for name in names
-            for number in cluster.partitions_for_topic(name) or ()
-        ]
+        found_in = await topic_partitions(consumer._client, *names)
+        places = [TopicPartition(name, at) for name, numbers in found_in.items() for at in numbers]
+        consumer.assign(places)
         begins = await consumer.beginning_offsets(places)
         ends = await consumer.end_offsets(places)
         left = {place for place in places if begins[place] < ends[place]}
-        if not left:
-            return found
-        consumer.assign(list(left))
         for place in left:
             consumer.seek(place, begins[place])
         while left:
