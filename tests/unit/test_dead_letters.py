@@ -8,6 +8,7 @@ from profiles.config import Settings
 from profiles.errors import TopicError
 from stream import dead_letters
 from stream.dead_letters import SHOWN_BYTES, Which, list_letters
+from stream.letters import PREFIX
 from stream.oracle.records import Raw
 
 pytestmark = pytest.mark.unit
@@ -23,7 +24,7 @@ def letter(offset: int, reason: str, key: bytes = b"ann", age_s: float = 0.0) ->
         int((NOW_S - age_s) * 1000),
         key,
         b"\xff" * 5_000,
-        tuple((dead_letters.PREFIX + name, text.encode()) for name, text in headers.items()),
+        tuple((PREFIX + name, text.encode()) for name, text in headers.items()),
     )
 
 
