@@ -44,7 +44,7 @@ class Watch:
     def over(self, records: Iterable[Raw]) -> Iterator[Raw]:
         """The same records."""
         for raw in records:
-            if raw.key in self.users:
+            if raw.key is not None and raw.key in self.users:
                 self.newest[raw.key] = raw
             yield raw
 

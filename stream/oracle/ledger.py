@@ -122,9 +122,11 @@ def keep_ledger(
         place = (record.partition, record.offset)
         appended_ms[place] = record.timestamp_ms
         event, reason = _judge(record, actions, catalogue, settings, dead_lettered.get(place))
-        if reason is None and dead_lettered.get(place) == "erased" and record.key in erased:
+        if reason is None and dead_lettered.get(place) == "erased":
+            erased_ms = erased.get(record.key or b"")
             # Refused because of the erasure, if it came after it.
-            reason = "erased" if record.timestamp_ms >= erased[record.key] else None
+            is_later = erased_ms is not None and record.timestamp_ms >= erased_ms
+            reason = "erased" if is_later else None
         if reason is not None:
             dead[place] = reason
             if not erased.keys().isdisjoint((record.key or b"", _user_of(event))):
