@@ -33,8 +33,12 @@ from benchmarks.attacks.membership import (
 )
 from benchmarks.attacks.world import Doubles, make_world, parse_changed
 from benchmarks.harness import Result, load_average, report, say
+from learner.private_steps import epsilon
+from learner.round_types import Candidate
 
 BAR = 0.60
+DELTA = 1e-5
+"""At which epsilon is told, of a private round."""
 EVENTS = 10_000
 """Single events judged on each side, at most: 100,000 would give the same to three digits."""
 
@@ -61,7 +65,7 @@ def main() -> None:
     for inside in members:
         made = world.train([world.users[at] for at in np.flatnonzero(inside).tolist()], changed)
         seen.append(signals(world, made.release, made.border))
-        trained.append(_training(made.release.steps, seen[-1], inside))
+        trained.append(_training(made.release, seen[-1], inside))
         say(f"release {len(seen)} of {len(members)}: {trained[-1]}")
     attacks = {
         "files": _attacks([[-each for each in one.loss] for one in seen], members, rng),
@@ -83,10 +87,12 @@ def main() -> None:
     )
 
 
-def _training(steps: int, seen: Signals, inside: Members) -> Result:
+def _training(release: Candidate, seen: Signals, inside: Members) -> Result:
     loss, gain = by_user(seen.loss), by_user(seen.gain)
+    noisy = release.private_steps
     return {
-        "steps": steps,
+        "steps": release.steps,
+        "epsilon": round(epsilon(noisy, DELTA), 2) if noisy else None,
         "loss_members": round(float(np.nanmean(loss[inside])), 4),
         "loss_others": round(float(np.nanmean(loss[~inside])), 4),
         "ndcg10_members": round(float(np.nanmean(gain[inside])), 4),
