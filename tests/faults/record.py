@@ -88,7 +88,8 @@ class Record:
             {name: round(value, 3) for name, value in figures.items()},
             {name: _judged(bar) for name, bar in (bars or {}).items()},
             time.strftime("%Y-%m-%d", time.gmtime()),
-            machine(),
+            # Over the last quarter of an hour: the lane's own three runs, and what else there was.
+            {**machine(), "load_average": round(os.getloadavg()[2], 1)},
         )
         self.outcomes.append(made)
         if self.is_kept:
@@ -101,6 +102,7 @@ def _judged(bar: Bar) -> dict[str, Any]:
         "worst": round(bar.worst, 3),
         "median": round(float(np.median(measured)), 3),
         "times": len(measured),
+        "measured": [round(value, 3) for value in bar.measured],
         "at_most": bar.at_most,
         "met": bar.worst <= bar.at_most,
     }
