@@ -45,8 +45,7 @@ def operations_on_topics(
     return {
         topic["name"]: frozenset(
             str(operation).replace("_", "").lower()
-            for operation in topic["authorized_operations"]
-            if topic["error_code"] == 0
+            for operation in topic["authorized_operations"] or ()  # none of one that is hidden
         )
         for topic in described
         if topic["error_code"] != UnknownTopicOrPartitionError.errno

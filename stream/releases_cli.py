@@ -31,7 +31,10 @@ def releases_list(
     if as_json:
         print_json(lines)
         return
-    table = Table("release", "status", "parent", "decided", "NDCG@10", "reason")
+    table = Table()
+    table.add_column("release", no_wrap=True, min_width=25)  # whole: other commands want it
+    for column in ("status", "parent", "decided", "NDCG@10", "reason"):
+        table.add_column(column, overflow="fold")
     for line in lines:
         notice = line.notice
         decided = datetime.fromtimestamp(notice.decided_at, UTC).isoformat(timespec="seconds")
