@@ -48,7 +48,7 @@ class Codes:
     def counts(self) -> dict[str, int]:
         """How often each text occurs.
 
-        >>> Codes.of(["view", "like", "view"]).counts()
+        >>> Codes.of(np.array(["view", "like", "view"])).counts()
         {'view': 2, 'like': 1}
         """
         counted = np.bincount(self.code[self.code >= 0], minlength=len(self.texts))

@@ -233,7 +233,7 @@ def test_a_wrong_setting_ends_in_one_paragraph_with_the_remedy(
         env={**deployment.environment, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,  # the model's process imports for most of a minute on a busy machine
         check=False,
     )
     assert outcome.returncode == code, outcome.stderr

@@ -8,6 +8,7 @@ on such a disk; `RocksDisk` puts the real one under the same schedules.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -147,17 +148,24 @@ class DictStore:
 def _copy(before: Path, after: Path) -> None:
     """The files as a crash would leave them.
 
-    The store is open, and its own compaction may delete a file under our hands: then it is copied
-    anew, since a crash leaves the files of one moment.
+    The store is open, and its own compaction may make and delete files under our hands: then it is
+    copied anew, since a crash leaves the files of one moment.
     """
-    for attempt in range(20):
-        try:
+    for _ in range(20):
+        # OSError: a file that was listed is gone.
+        with contextlib.suppress(OSError):
+            files = _files(before)
             shutil.copytree(before, after, ignore=shutil.ignore_patterns("LOCK"))
-        except shutil.Error:
-            assert attempt < 19, "the store's files do not keep still"
-            shutil.rmtree(after)
-        else:
-            return
+            if _files(before) == files:
+                return
+        shutil.rmtree(after, ignore_errors=True)
+    raise AssertionError("the store's files do not keep still")
+
+
+def _files(store: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each, by name."""
+    found = {path.name: path.stat() for path in store.iterdir()}
+    return {name: (about.st_size, about.st_mtime_ns) for name, about in found.items()}
 
 
 class RocksDisk:

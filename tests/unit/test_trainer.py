@@ -85,7 +85,8 @@ def test_a_round_that_would_do_harm_is_refused_by_the_gate_which_says_why(
     buffer.close()
 
     assert not spoiled.decision.promote
-    assert spoiled.decision.reason.startswith("recent: NDCG@10")
+    # The recent exam has four events here, which chance may pass; what was known long ago tells.
+    assert spoiled.decision.reason.startswith(("recent: NDCG@10", "forgetting: NDCG@10"))
     assert "forgetting: NDCG@10" in spoiled.decision.reason
 
 

@@ -1,0 +1,1 @@
+"""Programs to start from; a package, since some library installs an `examples` of its own."""
