@@ -12,7 +12,6 @@ hash): a checkpoint of another round is ignored.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from learner.sampling import Segment
 from profiles.errors import LearnerError, StoreError
+from profiles.whole_files import replace_file
 
 Seal = Callable[[bytes], bytes]
 Unseal = Callable[[bytes], bytes | None]
@@ -93,14 +93,9 @@ def load_checkpoint(path: Path, identity: str, unseal: Unseal = as_it_is) -> Che
 def write_atomically(path: Path, payload: bytes) -> None:
     """Write beside, fsync, rename.  Raises: StoreError, which ends the learner: a round that was
     dropped because the disk was full would never be learned, one that is resumed is."""
-    partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace_file(path, payload, sync=True)
     except OSError as error:
         raise StoreError(
             f"checkpoint {str(path)!r} cannot be written: {error}; is the disk full? Make room and "

@@ -13,7 +13,6 @@ no more, and join again: a rebalance, nothing worse.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from kafka.errors import NoError, UnknownMemberIdError
 from profiles.errors import BrokerError
 from profiles.logs import get_logger
 from profiles.settings.kafka import BrokerSettings
+from profiles.whole_files import replace_file
 from stream.broker_admin import TIMEOUT_S, admin_client
 
 log = get_logger("stream.membership")
@@ -39,10 +39,8 @@ class Membership:
 
     def note(self, member_id: str) -> None:
         """The group knows us by this id from now on."""
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_text(member_id)
-            os.replace(partial, self._path)
+            replace_file(self._path, member_id.encode())
         except OSError as error:
             log.warning("group membership not kept", error=str(error))
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import msgspec
 
 from profiles.logs import get_logger
 from profiles.release import Release
+from profiles.whole_files import replace_file
 
 log = get_logger("stream.proofs")
 
@@ -47,10 +47,8 @@ class Proofs:
         """It was proved."""
         name = _name(release)
         self._known = [*(known for known in self._known if known != name), name][-KEPT:]
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_bytes(msgspec.json.encode(self._known))
-            os.replace(partial, self._path)
+            replace_file(self._path, msgspec.json.encode(self._known))
         except OSError as error:
             log.warning("proof not kept", release=release.release_id, error=str(error))
 

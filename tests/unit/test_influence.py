@@ -6,32 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks.attacks.membership import auc
-from learner.catalogue import make_catalogue
 from learner.influence import bound_influence, shrink_to_share
 from learner.rounds import item_counts
-from learner.sampling import ActionWeights, Segment, Windows, make_windows
-from profiles.config import Settings
-from profiles.events import Item
+from learner.sampling import Segment, Windows, make_windows
 from profiles.release import ItemTable
+from tests.unit.liked_items import ACTIONS, CATALOGUE, segment
 
 pytestmark = pytest.mark.unit
-
-CATALOGUE = make_catalogue([Item(f"i{number}") for number in range(200)])
-ACTIONS = ActionWeights.from_settings(Settings.model_construct().actions)
-
-
-def segment(user: int, rows: list[int]) -> Segment:
-    count = len(rows)
-    return Segment(
-        user,
-        0,
-        0,
-        CATALOGUE.keys[np.array(rows)],
-        np.arange(count, dtype=np.float64),
-        np.full(count, ACTIONS.names.index("like")),
-        np.zeros(count, np.float32),
-        np.arange(count),
-    )
 
 
 def windows(*segments: Segment) -> Windows:

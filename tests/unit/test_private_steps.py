@@ -12,23 +12,20 @@ import torch
 from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 
-from learner.catalogue import make_catalogue
 from learner.private_steps import (
     PrivateSteps,
     epsilon,
     noisy_counts,
     windows_by_user,
 )
-from learner.sampling import ActionWeights, Segment, make_windows
-from profiles.config import Settings, load_settings
+from learner.sampling import make_windows
+from profiles.config import load_settings
 from profiles.errors import SettingsError
-from profiles.events import Item
 from profiles.settings.learning import LearnerSettings
+from tests.unit.liked_items import ACTIONS, CATALOGUE, segment
 
 pytestmark = pytest.mark.unit
 
-CATALOGUE = make_catalogue([Item(f"i{number}") for number in range(200)])
-ACTIONS = ActionWeights.from_settings(Settings.model_construct().actions)
 USERS = 20
 HUGE = 1e6
 
@@ -43,20 +40,6 @@ def steps_on(
 ) -> PrivateSteps:
     """Plain descent at rate 1, so that a step moves the weights by the private gradient."""
     return PrivateSteps(torch.optim.SGD(weights, lr=1.0), settings, USERS, entropy, "cpu")
-
-
-def segment(user: int, rows: list[int]) -> Segment:
-    count = len(rows)
-    return Segment(
-        user,
-        0,
-        0,
-        CATALOGUE.keys[np.array(rows)],
-        np.arange(count, dtype=np.float64),
-        np.full(count, ACTIONS.names.index("like")),
-        np.zeros(count, np.float32),
-        np.arange(count),
-    )
 
 
 @pytest.mark.parametrize("clip", [0.5, 2.0])
