@@ -41,6 +41,9 @@ from stream.sweep import Sweep
 from stream.text_reader import TextReader
 from stream.worker import Worker
 
+HEARTBEAT_S = 0.5
+"""Whoever stays learns of a rebalance by its next heartbeat: this much of every pause."""
+
 
 def new_app(settings: Settings, directory: Path) -> ChunkApp:
     """The Faust app: its group, its commits, none of its web server or tables."""
@@ -58,7 +61,7 @@ def new_app(settings: Settings, directory: Path) -> ChunkApp:
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=serving.commit_interval_s,
         broker_session_timeout=serving.session_timeout_s,
-        broker_heartbeat_interval=serving.session_timeout_s / 5.0,
+        broker_heartbeat_interval=HEARTBEAT_S,
         broker_max_poll_records=serving.chunk_records,
         stream_buffer_maxsize=8,
         stream_wait_empty=True,

@@ -116,7 +116,7 @@ class ServingSettings(BaseModel):
     commit_interval_s: float = Field(1.0, gt=0)
     stall_after_s: float = Field(60.0, gt=0, description="lag and no commit for so long: exit")
     session_timeout_s: float = Field(
-        8.0, ge=6, description="a worker not heard of for so long loses its partitions"
+        7.0, ge=6, description="a worker not heard of for so long loses its partitions"
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from profiles.events import Erasure, Event, Item, Request, User, encode
@@ -25,7 +26,7 @@ from tests.monitoring import Prometheus, Query, panel_queries, prometheus, rule_
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
-USERS, EACH = 40, 14
+USERS, EACH, FIRST = 40, 14, 6
 ABSENT = {
     "driftline_learner_gpu_bytes": "there is no GPU on every machine",
     'driftline_learning_rounds_total{outcome="failed"': "a round that fails is a fault",
@@ -48,7 +49,12 @@ class Life:
         self._turns += 1
         events = make_events(USERS, EACH, name=f"t{number}", start=number * EACH)
         said = Event(f"said-{number}", "user-1", "", "like", 2e6 + number, text="a song")
-        deployment.send_events([*events, said])
+        # Whoever has seen every item gives an exam nothing to rank: newcomers in each turn.
+        newcomers = [
+            msgspec.structs.replace(event, user_id=f"t{number}-{event.user_id}")
+            for event in make_events(USERS, FIRST, name=f"n{number}", start=number * EACH)
+        ]
+        deployment.send_events([*events, *newcomers, said])
         deployment.send_events(events[:20])  # produced twice
         deployment.send(topics.events, "user-0", b"no JSON")
         gone = f"gone-{number}"
