@@ -24,25 +24,26 @@ from tests.faults.record import Record
 
 pytestmark = pytest.mark.faults
 
-SHORT, LONG = 2_000, 50_000
+EVENTS = 2_500
+"""Of one stream: every kind of poison is in it at least once."""
 
 
-def _stream(count: int, now_s: float) -> tuple[list[tuple[bytes, bytes]], dict[bytes, str]]:
-    """Records (key, value) to produce, and of those that are poison the reason."""
-    chance = random.Random(7)
-    users = max(20, count // 10)
+def _stream(number_of: int, now_s: float) -> tuple[list[tuple[bytes, bytes]], dict[bytes, str]]:
+    """Records (key, value) of one stream, and of those that are poison the reason."""
+    chance = random.Random(7 + number_of)
+    users = EVENTS // 10
     records: list[tuple[bytes, bytes]] = []
     poison: dict[bytes, str] = {}
     kinds = list(POISON)
-    for number in range(count):
+    for number in range(EVENTS):
         user = f"user-{chance.randrange(users)}"
         clock_s = chance.choice([0.0, 0.0, -DAY_S])
         event = {
-            "event_id": f"e-{number}",
+            "event_id": f"e-{number_of}-{number}",
             "user_id": user,
             "item_id": f"item-{chance.randrange(ITEMS)}",
             "action": "rate",
-            "ts": now_s - 3_600.0 + 0.1 * number / count + clock_s,
+            "ts": now_s - 3_600.0 + 0.1 * number / EVENTS + clock_s,
             "value": float(chance.randrange(1, 6)),
         }
         payload = json.dumps(event).encode()
@@ -77,34 +78,38 @@ def _driftline(deployment: Deployment, *words: str) -> Any:  # Any: JSON
 
 @pytest.mark.timeout(1800)
 def test_poison_is_set_aside_byte_for_byte_and_touches_nothing_else(
-    deployment: Deployment, request: pytest.FixtureRequest, record: Record
+    deployment: Deployment, repeats: int, record: Record
 ) -> None:
-    count = LONG if request.config.getoption("--long") else SHORT
     events_topic = deployment.topics.events
     worker = deployment.start_worker()
     worker.wait_ready()
-    records, poison = _stream(count, time.time())
-    for key, value in records:
-        deployment.producer.send(events_topic, key=key, value=value)
-    deployment.producer.flush(60)
-    deployment.wait_committed(len(records))
-
-    dead = deployment.read(deployment.topics.dlq(events_topic))
-    sent = Counter(value for _, value in records if value in poison)
-    assert Counter(letter.value for letter in dead) == sent
+    produced, poisonous, poison = 0, Counter[bytes](), dict[bytes, str]()
+    for turn in range(repeats):
+        records, kinds = _stream(turn, time.time())
+        for key, value in records:
+            deployment.producer.send(events_topic, key=key, value=value)
+        deployment.producer.flush(60)
+        produced += len(records)
+        deployment.wait_committed(produced)
+        poison |= kinds
+        poisonous.update(value for _, value in records if value in kinds)
+        dead = deployment.read(deployment.topics.dlq(events_topic))
+        assert Counter(letter.value for letter in dead) == poisonous
     for letter in dead:
         assert _reason(letter) == poison[letter.value]
     report = run_oracle(deployment.settings)
     assert report.faults() == []
-    assert report.events_produced == len(records)
+    assert report.events_produced == produced
     assert report.dead_lettered == len(dead)
-    assert report.events_repeated > count // 10
+    assert report.events_repeated > repeats * EVENTS // 10
     assert worker.process.poll() is None
 
     _send_back(deployment, Counter(_reason(letter) for letter in dead))
     assert run_oracle(deployment.settings).events_lost == 0
     assert worker.stop() == 0
-    record.note("1% poison, 20% duplicates, shuffled, clocks off", 1, report, poison=len(dead))
+    record.note(
+        "1% poison, 20% duplicates, shuffled, clocks off", repeats, report, poison=len(dead)
+    )
 
 
 def _send_back(deployment: Deployment, reasons: Counter[str]) -> None:
