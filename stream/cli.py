@@ -16,6 +16,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from profiles.errors import DriftlineError
+from stream.ask_cli import recommend
 from stream.cli_options import Problem, asks_for_json, print_json
 from stream.data_cli import earnings, oracle, replay, tune
 from stream.dlq_cli import dlq_app
@@ -36,7 +37,7 @@ app = typer.Typer(
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
 PROCESSES = (broker, worker, serve, console, learn, demo)
-TASKS = (tune, replay, oracle, earnings, doctor, export, erase)
+TASKS = (recommend, tune, replay, oracle, earnings, doctor, export, erase)
 for each in (*PROCESSES, *TASKS):
     app.command()(each)
 app.command("import")(import_command)

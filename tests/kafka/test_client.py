@@ -37,6 +37,10 @@ def test_an_application_produces_declares_asks_subscribes_and_erases(
         assert len(client.recommend("newcomer", k=5).items) == 5
         with pytest.raises(BadMessage, match="sneeze"):
             client.act("ann", "item-1", "sneeze")
+        shown = json.loads(recommended(deployment, "ann", "--tag", "song", "--json"))
+        assert [item["item_id"] for item in shown["items"]] == [i.item_id for i in answer.items]
+        assert shown["release_id"] in recommended(deployment, "ann", "--tag", "song")
+        assert "No item" in recommended(deployment, "ann", "--tag", "nothing is called so")
         erasure = client.erase("ann")
 
         def receipts() -> set[str]:
@@ -44,6 +48,18 @@ def test_an_application_produces_declares_asks_subscribes_and_erases(
             return {decode_json(record.value, Receipt).erasure_id for record in records}
 
         wait_until("a receipt", lambda: receipts() == {erasure})
+
+
+def recommended(deployment: Deployment, user: str, *words: str) -> str:
+    """What the command prints."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "stream", "recommend", user, "-k", "3", *words],
+        env=deployment.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
 
 
 async def test_a_group_goes_on_where_it_was(deployment: Deployment) -> None:

@@ -46,6 +46,7 @@ BROKER: dict[str, list[str]] = {
     "items blocked": [],
     "dlq list": [],
     "dlq replay": [],
+    "recommend": ["ann"],
     "export": ["ann"],
     "erase": ["ann"],
     "oracle": [],
