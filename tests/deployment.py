@@ -1,6 +1,7 @@
 """A whole small deployment for tests: topics, a tiny language model, a first release, workers.
 
-Workers are real processes of `python -m stream worker`, so that they can be killed like real ones.
+Workers are real processes of `python -m stream worker`, so that they can be killed like real ones
+(`tests.prepared`: forked from one that has done the imports).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from profiles.registry import ReleaseStore
 from profiles.state import RecordLayout, decode_records
 from profiles.topics import Topics, topic_specs
 from stream.topic_admin import create_topics
+from tests.prepared import PreparedProcess
 
 PARTITIONS = 4
 ITEMS = 40
@@ -50,7 +52,7 @@ def wait_until(what: str, check: Callable[[], bool], within_s: float = WAIT_S) -
 class WorkerProcess:
     """One worker, its log and its HTTP port."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | PreparedProcess
     log: Path
 
     @property
@@ -128,13 +130,8 @@ class Deployment:
     ) -> WorkerProcess:
         """The same, started by another module: its name and its own words."""
         log = self.root / f"worker-{instance}-{len(self.workers)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *through, "worker", "--instance", instance],
-                env={**self.environment, **environment},
-                stderr=output,
-                stdout=output,
-            )
+        words = [*through, "worker", "--instance", instance]
+        process = PreparedProcess(words, {**self.environment, **environment}, log)
         worker = WorkerProcess(process, log)
         self.workers.append(worker)
         return worker
