@@ -40,6 +40,7 @@ class _Key(msgspec.Struct, frozen=True, array_like=True, gc=False):
     in_topic: bool
 
 
+_ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[_Key])
 
 
@@ -87,14 +88,11 @@ class KeyStore:
         return [[(key.name, key.wrapped) for key in keys] for keys in self._keys(users)]
 
     def add(self, made: Sequence[tuple[bytes, bytes, bytes]]) -> None:
-        users = list(dict.fromkeys(user for user, _, _ in made))
-        changed = dict(zip(users, self._keys(users), strict=True))
-        new = sum(not held for held in changed.values())
-        for user, name, wrapped in made:
-            changed[user].append(_Key(name, wrapped, not self._has_topic))
-            if self._has_topic:
-                self._unsent.append((topic_key(user, name), wrapped))
-        self._write(changed, new=new)
+        # Nothing is read: they have no key, or the sealer would have found it.
+        first = [[_Key(name, wrapped, not self._has_topic)] for _, name, wrapped in made]
+        self._put([user for user, _, _ in made], list(map(_ENCODER.encode, first)), len(made))
+        if self._has_topic:
+            self._unsent.extend((topic_key(user, name), wrapped) for user, name, wrapped in made)
 
     def take_unsent(self) -> list[tuple[bytes, bytes]]:
         """Records for the keys topic that nobody has taken yet; safe from another thread."""
@@ -164,9 +162,8 @@ class KeyStore:
             for key in _DECODER.decode(payload):
                 if not self._service.is_current(key.wrapped):
                     context = user + key.name
-                    wrapped = self._service.wrap(
-                        self._service.unwrap(key.wrapped, context), context
-                    )
+                    data_key = self._service.unwrap(key.wrapped, context)
+                    (wrapped,) = self._service.wrap_many([data_key], [context])
                     keys.append(_Key(key.name, wrapped, not self._has_topic))
                     rewrapped += 1
                     changed[user] = keys
@@ -200,18 +197,21 @@ class KeyStore:
         found = self.store.get_many(users)
         return [[] if payload is None else _DECODER.decode(payload) for payload in found]
 
-    def _write(
-        self,
-        changed: dict[bytes, list[_Key]],
-        position: int | None = None,
-        new: int | None = None,
-    ) -> None:
-        """`new`: how many of the users had no key, if the caller knows."""
+    def _write(self, changed: dict[bytes, list[_Key]], position: int | None = None) -> None:
         users = list(changed)
-        after = [msgspec.msgpack.encode(keys) if keys else None for keys in changed.values()]
-        if new is None:
-            pairs = zip(self.store.get_many(users), after, strict=True)
-            new = sum((now is not None) - (old is not None) for old, now in pairs)
+        after = [_ENCODER.encode(keys) if keys else None for keys in changed.values()]
+        pairs = zip(self.store.get_many(users), after, strict=True)
+        new = sum((now is not None) - (old is not None) for old, now in pairs)
+        self._put(users, after, new, position)
+
+    def _put(
+        self,
+        users: Sequence[bytes],
+        after: Sequence[bytes | None],
+        new: int,
+        position: int | None = None,
+    ) -> None:
+        """`new`: how many more users have a key afterwards."""
         mark = self.store.watermark
         self.store.write(
             users,

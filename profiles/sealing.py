@@ -40,12 +40,15 @@ RECOMMENDATION = b"recommendation\x00"
 EXAMPLE = b"example\x00"
 FILE = b"file\x00"
 
+Held = tuple[tuple[bytes, AESGCM], ...]
+"""A user's keys at hand, the newest last: how a payload under each begins, and what opens it."""
+
 
 class KeyService(Protocol):
     """Wraps and unwraps data keys: what a KMS does.  `context` must be the same for both."""
 
-    def wrap(self, data_key: bytes, context: bytes) -> bytes:
-        """The data key, readable only by this service."""
+    def wrap_many(self, data_keys: Sequence[bytes], contexts: Sequence[bytes]) -> list[bytes]:
+        """Data keys, each wrapped by itself and readable only by this service."""
         ...
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
@@ -62,7 +65,7 @@ class KeyTable(Protocol):
 
     def get_many(self, users: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]: ...
     def add(self, made: Sequence[tuple[bytes, bytes, bytes]]) -> None:
-        """Keep new keys: (user, id, wrapped)."""
+        """Keep the first keys of users who have none: (user, id, wrapped), a user once."""
         ...
 
 
@@ -85,10 +88,14 @@ class MasterKeys:
         assert keys is not None, "the settings were checked"
         return cls(keys)
 
-    def wrap(self, data_key: bytes, context: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
+    def wrap_many(self, data_keys: Sequence[bytes], contexts: Sequence[bytes]) -> list[bytes]:
         version = self._newest.to_bytes(VERSION_BYTES, "big")
-        return version + nonce + self._ciphers[self._newest].encrypt(nonce, data_key, context)
+        cipher = self._ciphers[self._newest]
+        nonces = _random(NONCE_BYTES, len(data_keys))
+        return [
+            version + nonce + cipher.encrypt(nonce, data_key, context)
+            for nonce, data_key, context in zip(nonces, data_keys, contexts, strict=True)
+        ]
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
         version = master_version(wrapped)
@@ -137,15 +144,18 @@ def no_key() -> SealError:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """One key that seals whole files.  What is not sealed is passed through."""
+    """One key that seals whole files.  What is not sealed is passed through.
 
-    name: bytes
+    `head`: how a payload under it begins.
+    """
+
+    head: bytes
     cipher: AESGCM
 
     def seal(self, payload: bytes) -> bytes:
         """The payload, in the form above."""
         nonce = os.urandom(NONCE_BYTES)
-        return MAGIC + self.name + nonce + self.cipher.encrypt(nonce, payload, FILE)
+        return self.head + nonce + self.cipher.encrypt(nonce, payload, FILE)
 
     def open(self, payload: bytes) -> bytes | None:
         """The inverse; None for what was sealed with another key, or is damaged."""
@@ -161,6 +171,7 @@ class Vault:
 class Sealer:
     """Seals and opens payloads of users, many at once.  Not thread-safe.
 
+    Of the users opened or made last, `cached_users` keep their ciphers.
     `damaged`: payloads, so far, that did not open though their key was there.
     """
 
@@ -170,7 +181,7 @@ class Sealer:
         self._service = service
         self._keys = keys
         self._cached_users = cached_users
-        self._ciphers: OrderedDict[bytes, list[tuple[bytes, AESGCM]]] = OrderedDict()
+        self._ciphers: OrderedDict[bytes, Held] = OrderedDict()
         self.damaged = 0
 
     def open_many(
@@ -181,24 +192,29 @@ class Sealer:
         None where there was none, where the key is gone (so the payload is, too), and, counted in
         `damaged`, where it does not open.  Raises: SealError for a wrong master key.
         """
-        self._load(users)
         found: list[bytes | None] = []
-        for user, payload in zip(users, payloads, strict=True):
-            if payload is None or not payload.startswith(MAGIC):
-                found.append(payload)
-                continue
-            name = payload[1 : 1 + ID_BYTES]
-            cipher = next((held for own, held in self._ciphers[user] if own == name), None)
-            if cipher is None:
+        ciphers = self._held(users)
+        if len(self._ciphers) > self._cached_users // 2:
+            # Not before: half the cache is to be filled until the first one goes.  And only here:
+            # what is sealed was opened just before, or its user is new.
+            for user in users:
+                self._ciphers.move_to_end(user)
+        for user, payload, held in zip(users, payloads, ciphers, strict=True):
+            if payload is None:
                 found.append(None)
                 continue
-            nonce = payload[1 + ID_BYTES : HEAD_BYTES]
-            try:
-                body = memoryview(payload)[HEAD_BYTES:]
-                found.append(cipher.decrypt(nonce, body, purpose + user))
-            except (InvalidTag, ValueError):
-                self.damaged += 1
-                found.append(None)
+            for head, cipher in held:
+                if payload.startswith(head):
+                    nonce = payload[len(head) : HEAD_BYTES]
+                    try:
+                        # Copied: of a view of it, `cryptography` asks the bounds, which costs more.
+                        found.append(cipher.decrypt(nonce, payload[HEAD_BYTES:], purpose + user))
+                    except (InvalidTag, ValueError):
+                        self.damaged += 1
+                        found.append(None)
+                    break
+            else:
+                found.append(None if payload.startswith(MAGIC) else payload)
         self._trim()
         return found
 
@@ -210,21 +226,22 @@ class Sealer:
         self, purpose: bytes, users: Sequence[bytes], payloads: Sequence[bytes]
     ) -> list[bytes]:
         """Payloads sealed with each user's newest key; who has none gets one."""
-        self._load(users)
-        self._make([user for user in dict.fromkeys(users) if not self._ciphers[user]])
-        nonces = os.urandom(NONCE_BYTES * len(users))
+        ciphers = self._held(users)
+        if not all(ciphers):
+            self._make([user for user in dict.fromkeys(users) if not self._ciphers[user]])
+            ciphers = self._held(users)
         sealed: list[bytes] = []
-        for at, (user, payload) in enumerate(zip(users, payloads, strict=True)):
-            nonce = nonces[at * NONCE_BYTES : (at + 1) * NONCE_BYTES]
-            name, cipher = self._ciphers[user][-1]
-            sealed.append(MAGIC + name + nonce + cipher.encrypt(nonce, payload, purpose + user))
+        nonces = _random(NONCE_BYTES, len(users))
+        for user, payload, held, nonce in zip(users, payloads, ciphers, nonces, strict=True):
+            head, cipher = held[-1]
+            sealed.append(head + nonce + cipher.encrypt(nonce, payload, purpose + user))
         self._trim()
         return sealed
 
     def own_cipher(self, user: bytes) -> Vault:
         """A user's newest key by itself, made if she has none: for another thread."""
-        self._load([user])
-        self._make([] if self._ciphers[user] else [user])
+        if not self._held([user])[0]:
+            self._make([user])
         return Vault(*self._ciphers[user][-1])
 
     def forget(self, users: Sequence[bytes]) -> None:
@@ -232,33 +249,39 @@ class Sealer:
         for user in users:
             self._ciphers.pop(user, None)
 
-    def _load(self, users: Sequence[bytes]) -> None:
-        """Have the ciphers of all these users at hand; `_trim` bounds them afterwards."""
+    def _held(self, users: Sequence[bytes]) -> list[Held]:
+        """Ciphers of each user, the newest last; all are at hand until `_trim` is called."""
         ciphers = self._ciphers
-        missing: list[bytes] = []
-        for user in users:
-            if user in ciphers:
-                ciphers.move_to_end(user)
-            else:
-                missing.append(user)
-        if not missing:
-            return
-        distinct = list(dict.fromkeys(missing))
-        for user, held in zip(distinct, self._keys.get_many(distinct), strict=True):
-            ciphers[user] = [
-                (name, AESGCM(self._service.unwrap(wrapped, user + name))) for name, wrapped in held
-            ]
+        missing = list(dict.fromkeys([user for user in users if user not in ciphers]))
+        if missing:
+            for user, kept in zip(missing, self._keys.get_many(missing), strict=True):
+                ciphers[user] = tuple(
+                    [
+                        (MAGIC + name, AESGCM(self._service.unwrap(wrapped, user + name)))
+                        for name, wrapped in kept
+                    ]
+                )
+        return [ciphers[user] for user in users]
 
     def _make(self, users: Sequence[bytes]) -> None:
-        if not users:
-            return
-        made: list[tuple[bytes, bytes, bytes]] = []
-        for user in users:
-            name, data_key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
-            made.append((user, name, self._service.wrap(data_key, user + name)))
-            self._ciphers[user] = [(name, AESGCM(data_key))]
-        self._keys.add(made)
+        """Make a key for each of these users, who have none."""
+        names = _random(ID_BYTES, len(users))
+        data_keys = _random(KEY_BYTES, len(users))
+        contexts = [user + name for user, name in zip(users, names, strict=True)]
+        wrapped = self._service.wrap_many(data_keys, contexts)
+        self._keys.add(list(zip(users, names, wrapped, strict=True)))
+        for user, name, data_key in zip(users, names, data_keys, strict=True):
+            self._ciphers[user] = ((MAGIC + name, AESGCM(data_key)),)
 
     def _trim(self) -> None:
         while len(self._ciphers) > self._cached_users:
             self._ciphers.popitem(last=False)
+
+
+def _random(size: int, count: int) -> list[bytes]:
+    """So many random strings, drawn at once: asking the kernel costs more than the bytes do.
+
+    Nothing is kept for a later call: a process that forks would use it twice.
+    """
+    drawn = os.urandom(size * count)
+    return [drawn[at : at + size] for at in range(0, size * count, size)]

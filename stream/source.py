@@ -80,7 +80,7 @@ class Source:
             return messages
         users = [message.key or b"" for message in messages]
         payloads = self.keys.seal_outputs(users, [message.value or b"" for message in messages])
-        return [Message(user, payload) for user, payload in zip(users, payloads, strict=True)]
+        return list(map(Message, users, payloads))
 
     def take_keys(self) -> list[Message]:
         """Keys that Kafka must have before what they seal."""
