@@ -9,7 +9,8 @@ user may have several: two workers that did not know of each other may each have
 sealed payload names its own.
 
 What surprised us: a sealed profile costs 2 us, the object that holds its key 1.5 us to make and
-1 KB to keep.  Hence the bounded cache.
+1 KB to keep.  Hence the bounded cache.  And asking the kernel for 12 random bytes costs as much as
+sealing a small record, hence one draw for many (docs/decisions/0053).
 """
 
 from __future__ import annotations

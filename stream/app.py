@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import os
 import signal
 import threading
@@ -34,7 +33,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.topics import Topics, topic_specs
 from profiles.tracing import open_traces
 from stream.agents import register
-from stream.allocator import keep_freed_memory
+from stream.allocator import collect_seldom, keep_freed_memory
 from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
@@ -70,9 +69,7 @@ def run_worker(
             that no other worker on this machine holds.
     Raises: DriftlineError for anything that an operator can put right.
     """
-    # A chunk makes thousands of objects that die with it; looking for cycles among them at every
-    # 700th costs a seventh of the event path.
-    gc.set_threshold(50_000, 20, 100)
+    collect_seldom()
     keep_freed_memory()
     with instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory, language_model).run())

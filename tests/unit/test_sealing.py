@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from profiles.config import load_settings
-from profiles.errors import SealError, SettingsError, StoreCorruptError
-from profiles.key_file import VersionedKeys, add_key, parse_keys, read_keys
+from profiles.errors import SealError, StoreCorruptError
+from profiles.key_file import KEY_BYTES, VersionedKeys
 from profiles.key_store import KeyMap, KeyStore, from_topic_key, topic_key
-from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed
+from profiles.sealing import (
+    HEAD_BYTES,
+    ID_BYTES,
+    NONCE_BYTES,
+    PROFILE,
+    RECOMMENDATION,
+    VERSION_BYTES,
+    MasterKeys,
+    is_sealed,
+)
 from profiles.store import PartitionStore, Watermark
 
 pytestmark = pytest.mark.unit
@@ -60,6 +67,87 @@ def test_what_is_not_sealed_passes_so_that_encryption_can_be_switched_on(keys: K
 def test_two_sealings_of_the_same_differ(keys: KeyStore) -> None:
     first, second = (keys.sealer.seal_many(PROFILE, [b"ann"], [b"same"])[0] for _ in range(2))
     assert first != second
+
+
+def test_no_nonce_is_used_twice_with_a_key(keys: KeyStore) -> None:
+    users = [b"u%d" % number for number in range(40)]
+    used: list[bytes] = []  # key and nonce
+    for _ in range(3):
+        sealed = keys.sealer.seal_many(PROFILE, users * 5, users * 5)
+        used += [payload[:HEAD_BYTES] for payload in sealed]
+        used += [text[:HEAD_BYTES] for text in keys.seal_outputs(users, users)]
+    vault = keys.sealer.own_cipher(users[0])
+    used += [vault.seal(b"plan")[:HEAD_BYTES] for _ in range(40)]
+    assert len(set(used)) == len(used)
+    service = MasterKeys(OLD)
+    wrapped = [
+        text[VERSION_BYTES : VERSION_BYTES + NONCE_BYTES]
+        for _ in range(3)
+        for text in service.wrap_many([bytes(32)] * 50, [b"same"] * 50)
+    ]
+    assert len(set(wrapped)) == len(wrapped)
+
+
+def test_randomness_is_drawn_by_the_call_that_uses_it_so_that_a_fork_repeats_none(
+    keys: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.sealer.seal_many(PROFILE, USERS, PAYLOADS)
+    drawn: list[int] = []
+    random = os.urandom
+
+    def counted(size: int) -> bytes:
+        drawn.append(size)
+        return random(size)
+
+    monkeypatch.setattr(os, "urandom", counted)
+    for count in (2, 1, 2):
+        drawn.clear()
+        keys.sealer.seal_many(PROFILE, USERS[:count], PAYLOADS[:count])
+        assert drawn == [NONCE_BYTES * count]
+    drawn.clear()
+    keys.sealer.seal_many(PROFILE, [b"new", b"newer"], PAYLOADS)
+    # For each user: an id, a data key, and the nonces of what wraps it and of what it seals.
+    assert sum(drawn) == 2 * (ID_BYTES + KEY_BYTES + 2 * NONCE_BYTES)
+
+
+def test_keys_made_together_are_each_users_own(keys: KeyStore) -> None:
+    users = [b"u%d" % number for number in range(100)]
+    keys.sealer.seal_many(PROFILE, [*users, *users], [*users, *users])
+    held = keys.get_many(users)
+    assert all(len(own) == 1 for own in held)
+    data_keys = {
+        MasterKeys(OLD).unwrap(wrapped, user + name)
+        for user, ((name, wrapped),) in zip(users, held, strict=True)
+    }
+    assert len(data_keys) == len({name for ((name, _),) in held}) == len(users)
+    assert keys.store.watermark.count == keys.store.check() == len(users)
+
+
+def test_a_key_that_came_meanwhile_is_used_and_not_overwritten(
+    tmp_path: Path, keys: KeyStore
+) -> None:
+    assert keys.sealer.open_many(PROFILE, USERS, [None, None]) == [None, None]  # and has no key
+    other = KeyStore(tmp_path / "keys-1", MasterKeys(OLD))
+    (theirs,) = other.sealer.seal_many(PROFILE, [b"ann"], [b"text"])
+    keys.absorb(other.take_unsent(), 1)
+    mine = keys.sealer.seal_many(PROFILE, USERS, PAYLOADS)
+    assert keys.names(b"ann") == other.names(b"ann")
+    assert other.sealer.open_many(PROFILE, [b"ann"] * 2, [theirs, mine[0]]) == [
+        b"text",
+        PAYLOADS[0],
+    ]
+    assert keys.store.watermark.count == keys.store.check() == 2
+    other.close()
+
+
+def test_who_was_opened_last_keeps_her_place_in_a_full_cache(keys: KeyStore) -> None:
+    sealer = keys.sealer
+    sealer._cached_users = 4
+    users = [b"u%d" % number for number in range(4)]
+    sealed = sealer.seal_many(PROFILE, users, users)
+    sealer.open(PROFILE, users[0], sealed[0])
+    sealer.seal_many(PROFILE, [b"new"], [b"text"])
+    assert set(sealer._ciphers) == {users[0], users[2], users[3], b"new"}
 
 
 def test_a_small_cache_changes_nothing(keys: KeyStore) -> None:
@@ -179,46 +267,3 @@ def test_a_topic_key_is_read_back(user: bytes) -> None:
 @pytest.mark.parametrize("key", [b"", b"ann", b"ann\x00", b"\x0000", b"ann\x00zz" * 2])
 def test_a_foreign_topic_key_is_passed_over(key: bytes) -> None:
     assert from_topic_key(key) is None
-
-
-# --- key files ------------------------------------------------------------------------------------
-
-
-def test_a_key_file_grows_by_a_version_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    path = tmp_path / "master.keys"
-    assert add_key(path, create=True) == 1
-    before = parse_keys("k", path.read_text())
-    assert add_key(path, create=False) == 2
-    after = parse_keys("k", path.read_text())
-    assert after.by_version[1] == before.by_version[1] != after.by_version[2]
-    assert (after.newest, after.versions) == (2, [2, 1])
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(SettingsError, match="exists"):
-        add_key(path, create=True)
-    with pytest.raises(SettingsError, match="does not exist"):
-        add_key(tmp_path / "none", create=False)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "1", "1:short", "x:" + "A" * 43 + "=", "0:" + "A" * 43 + "=", "1:!" + "A" * 43]
-)
-def test_a_bad_key_is_named_by_its_line_and_never_shown(text: str) -> None:
-    with pytest.raises(SettingsError) as wrong:
-        parse_keys("privacy.master_keys", text)
-    assert "privacy.master_keys" in str(wrong.value)
-    assert "A" * 20 not in str(wrong.value)
-
-
-def test_encryption_without_a_master_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="encryption needs a master key"):
-        load_settings(privacy={"encryption": True})
-    with pytest.raises(SettingsError, match="choose one"):
-        load_settings(privacy={"master_keys": "1:a", "master_key_file": str(tmp_path / "f")})
-    missing = load_settings(privacy={"encryption": True, "master_key_file": str(tmp_path / "none")})
-    with pytest.raises(SettingsError, match="cannot be read"):
-        MasterKeys.of(missing.privacy)
-    assert read_keys("privacy.master", None, None) is None
-    assert MasterKeys.of(load_settings().privacy) is None
-    given = SecretStr("1:" + "A" * 43 + "=")
-    assert read_keys("privacy.master", None, given) is not None
-    assert "A" * 20 not in repr(read_keys("privacy.master", None, given))
