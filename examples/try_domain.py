@@ -84,6 +84,11 @@ def play(driftline: Driftline, example: Example, wait_s: float) -> None:
         for rank, item in enumerate(answer.items, start=1):
             sure = "" if item.probability is None else f"  {item.probability:.0%}"
             print(f"  {rank}. {item.title}  {item.score:.3f}{sure}")
+        if answer.hand_over is True:
+            known = isinstance(answer.confidence, float)
+            print(
+                f"  -> a human: {answer.confidence:.0%} sure" if known else "  -> a human: unsure"
+            )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from learner.catalogue import CatalogueFeed
+from learner.conversations import Step, Turn
 from learner.kafka_edge import (
     Record,
     close_on_error,
@@ -31,7 +32,14 @@ from learner.sampling import ActionWeights
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
-from profiles.events import check_key, decode_erasure, decode_event, decode_item, key64
+from profiles.events import (
+    Event,
+    check_key,
+    decode_erasure,
+    decode_event,
+    decode_item,
+    key64,
+)
 from profiles.item_text import item_text
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
@@ -164,6 +172,19 @@ def is_kept_out(
     return erased_at_ms is not None and (mode != "accept" or appended_ms <= erased_at_ms)
 
 
+def verdicts_of_actions(settings: Settings) -> dict[str, int]:
+    """Actions that accept (1) or reject (-1) an item; others are left out.
+
+    Those of `learner.positive_actions` accept, or without any, those of positive weight.
+    """
+    chosen = settings.learner.positive_actions
+    return {
+        name: 1 if weight > 0 else -1
+        for name, weight in settings.actions.items()
+        if weight < 0 or (weight > 0 and (not chosen or name in chosen))
+    }
+
+
 class EventFeed:
     """Events into the replay buffer.  Raises at start: BrokerError, TopicError."""
 
@@ -181,6 +202,9 @@ class EventFeed:
         self._after_erasure = settings.privacy.after_erasure
         names = ActionWeights.from_settings(settings.actions).names
         self._actions = {name: at for at, name in enumerate(names)}
+        self._keeps_words = settings.learner.judged_conversations > 0
+        self._text_chars = settings.profile.text_chars
+        self._verdicts = verdicts_of_actions(settings)
         self._consumer: KafkaConsumer = open_consumer(settings, settings.learner.group)
         with close_on_error(self._consumer):
             self._partitions = partitions_of(
@@ -218,23 +242,31 @@ class EventFeed:
         found = poll(self._consumer, timeout_ms)
         now_s = self._clock_s()
         rows: list[Row] = []
+        turns: list[Turn] = []
         next_offsets: dict[int, int] = {}
         for tp, records in found.items():
             for record in records:
                 try:
-                    row = self._row(record, now_s, erased_at_ms)
+                    row = self._row(record, now_s, erased_at_ms, turns)
                     if row is not None:
                         rows.append(row)
                 except BadMessage as error:
                     self._metrics.events_rejected.labels(error.reason).inc()
             next_offsets[tp.partition] = records[-1].offset + 1
         if next_offsets:
-            added = self._buffer.ingest(self.topic, rows, next_offsets)
+            added = self._buffer.ingest(self.topic, rows, next_offsets, turns)
             self._metrics.events_consumed.inc(added)
         return rows
 
-    def _row(self, record: Record, now_s: float, erased_at_ms: Mapping[int, int]) -> Row | None:
-        """What the buffer takes of an event: of words alone nothing (docs/decisions/0035)."""
+    def _row(
+        self,
+        record: Record,
+        now_s: float,
+        erased_at_ms: Mapping[int, int],
+        turns: list[Turn],
+    ) -> Row | None:
+        """What the buffer takes of an event: of words alone nothing (docs/decisions/0035), but
+        where confidence is learned, everything is a turn of a conversation."""
         if record.value is not None and len(record.value) > self._max_bytes:
             raise BadMessage("oversized", f"the event has {len(record.value)} bytes")
         event = decode_event(record.value, now_s=now_s, max_ahead_s=self._max_ahead_s)
@@ -246,6 +278,8 @@ class EventFeed:
         user = key64(event.user_id)
         if is_kept_out(record.timestamp, erased_at_ms.get(user), self._after_erasure):
             raise BadMessage("erased", "the user asked to be forgotten")
+        if self._keeps_words:
+            turns += self._turns(record, event, user, action)
         if not event.item_id:
             return None
         return Row(
@@ -258,6 +292,18 @@ class EventFeed:
             ts=event.ts,
             event_id=key64(event.event_id),
         )
+
+    def _turns(self, record: Record, event: Event, user: int, action: int) -> list[Turn]:
+        """An event with words and an item is read as two, as workers do: said, then done."""
+        value, said = event.value or 0.0, (event.text or "").strip()[: self._text_chars]
+        place = (record.partition, record.offset, user)
+        found = []
+        if said:
+            found.append(Turn(*place, Step(said, 0, action, value, event.ts), 0))
+        if event.item_id:
+            step = Step("", key64(event.item_id), action, value, event.ts)
+            found.append(Turn(*place, step, self._verdicts.get(event.action, 0)))
+        return found
 
     def lag(self) -> int:
         """Records between here and the end, as far as the last fetch knew."""

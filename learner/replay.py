@@ -4,6 +4,7 @@
     r <slot>                training reservoir: examples of earlier rounds, for replay
     q <slot>                exam reservoir: held-out examples, never trained on
     x <user> <r|q> <slot>   where a user's examples are, for erasure
+    c <user>, a             conversations with words (learner/conversations.py)
     o <topic/partition>     next input offset
     f <user>                arrival number of a user's first event, which outlives her examples
     e <user>                when a user was erased (broker's time), which outlives its topic
@@ -30,6 +31,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from learner.conversations import Conversations, Turn, still_to_take
 from learner.disk import Disk
 from learner.graduation import Graduation
 from learner.histories import Histories
@@ -63,6 +65,7 @@ class ReplayBuffer:
 
     Args:
         actions: names in the order of the head's actions, to notice a change of numbering.
+        conversations: of how many users words and verdicts are kept.
         keys: seal what is held of each user; the caller closes them.
     Raises: StoreError when it cannot be opened, LearnerError when its actions differ.
     """
@@ -75,6 +78,7 @@ class ReplayBuffer:
         sequence_length: int,
         seed: int,
         actions: Sequence[str],
+        conversations: int = 0,
         keys: LearnerKeys | None = None,
     ) -> None:
         self._disk = Disk(directory) if keys is None else SealedDisk(directory, keys)
@@ -95,6 +99,9 @@ class ReplayBuffer:
         exam_bytes = int(buffer_bytes * EXAM_SHARE)
         past_bytes = buffer_bytes - self._history_bound - exam_bytes
         self._example_bytes = largest_example(sequence_length)
+        self.conversations = Conversations(
+            self._disk, conversations, int(meta.get("conversations", 0))
+        )
         self.histories = Histories(self._disk, int(meta.get("history_bytes", 0)))
         self.past = Reservoir(
             b"r", self._disk, past_bytes, self._example_bytes, seed, meta.get("r")
@@ -112,6 +119,7 @@ class ReplayBuffer:
         trimmed = self._disk.new_batch()
         self.past.trim(trimmed)
         self.exams.trim(trimmed)
+        self.conversations.trim(trimmed)
         self._write(trimmed)
         self._graduate()
 
@@ -142,10 +150,17 @@ class ReplayBuffer:
         batch.delete(_offset_key(topic, partition))
         self._write(batch)
 
-    def ingest(self, topic: str, rows: Sequence[Row], next_offsets: Mapping[int, int]) -> int:
+    def ingest(
+        self,
+        topic: str,
+        rows: Sequence[Row],
+        next_offsets: Mapping[int, int],
+        turns: Sequence[Turn] = (),
+    ) -> int:
         """Take events and, with them, the partitions' next offsets, in one write.
 
-        Rows before a stored offset and event ids among the user's history are skipped.
+        Rows and turns before a stored offset, and event ids among the user's history, are
+        skipped.
         Returns: how many events were new.
         """
         stored = self.offsets(topic, next_offsets)
@@ -170,10 +185,17 @@ class ReplayBuffer:
             )
             self.fresh_events -= len(appended.dropped) - waiting
         self.fresh_events += added
+        if talk := still_to_take(turns, stored):
+            self.conversations.take(batch, talk, self.next_order)
+            self.next_order += len(talk)
         for partition, offset in next_offsets.items():
             if offset > stored.get(partition, -1):
                 batch.put(_offset_key(topic, partition), str(offset).encode())
         self._write(batch)
+        if turns:
+            batch = self._disk.new_batch()
+            self.conversations.trim(batch)
+            self._write(batch)
         while self.histories.held_bytes > self._history_bound:
             if not self._evict():
                 break
@@ -329,6 +351,8 @@ class ReplayBuffer:
                 removed[name] = len(slots)
                 for slot in slots:
                     orders += orders_of_example(reservoir.remove(batch, slot))
+            if steps := self.conversations.erase(batch, user):
+                removed["conversation_steps"] = steps
             oldest = min(orders, default=None)
             built_on = [r for r, upto in self._releases if oldest is not None and oldest < upto]
             report[user] = (removed, built_on)
@@ -362,6 +386,7 @@ class ReplayBuffer:
             "fresh": self.fresh_events,
             "rounds": self.rounds,
             "history_bytes": self.histories.held_bytes,
+            "conversations": self.conversations.held,
             "graduating": msgspec.to_builtins(self._graduating),
             "releases": self._releases,
             "r": self.past.state(),

@@ -34,6 +34,8 @@ from learner.checkpoint import (
     segments_to_bytes,
     write_atomically,
 )
+from learner.confidence import learn_confidence
+from learner.conversations import cases_from_bytes, cases_to_bytes
 from learner.evaluation import (
     Model,
     align,
@@ -73,7 +75,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What one round learns from.  The segment fields are `segments_to_bytes` payloads.
 
     `upto`: arrival number at which it ends; `border`: (ts, arrival number) from which on fresh
-    events are held out; `period`: number of its exam, 1 for the first.
+    events are held out; `period`: number of its exam, 1 for the first; `cases`: conversations with a
+    verdict.
     """
 
     number: int
@@ -87,11 +90,13 @@ class Plan(msgspec.Struct, frozen=True):
     fresh: bytes
     past: bytes
     exams: dict[int, bytes]
+    cases: bytes = b""
 
     def users(self) -> set[int]:
         """Pseudonyms of everyone whose events are in it."""
         payloads = (self.fresh, self.past, *self.exams.values())
-        return {segment.user for payload in payloads for segment in segments_from_bytes(payload)}
+        learned = {segment.user for payload in payloads for segment in segments_from_bytes(payload)}
+        return learned | {case.user for case in cases_from_bytes(self.cases)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ def plan_round(
         fresh=segments_to_bytes(fresh),
         past=segments_to_bytes(past),
         exams={period: segments_to_bytes(segments) for period, segments in exams.items()},
+        cases=cases_to_bytes(buffer.conversations.cases()),
     )
 
 
@@ -226,6 +232,14 @@ def run_round(
             actions,
             settings.learner.positive_actions,
         )
+    confidence, sureness = learn_confidence(
+        new_model,
+        candidate.language,
+        cases_from_bytes(plan.cases),
+        catalogue,
+        exclude_seen=exclude_seen,
+        listed=settings.serving.k,
+    )
     exam = make_exam(now, catalogue, actions)
     reached = {
         **reach(old_model, exam, counts_before, exclude_seen=exclude_seen).figures("parent"),
@@ -241,6 +255,7 @@ def run_round(
         **decision.figures,
         **results.figures,
         **clicks.figures,
+        **sureness,
         **reached,
         "validation_loss": candidate.validation_loss,
         "start_loss": candidate.start_loss,
@@ -271,6 +286,7 @@ def run_round(
         metrics={name: float(value) for name, value in metrics.items()},
         forgetting=matrix,
         calibration=clicks.calibration,
+        confidence=msgspec.UNSET if confidence is None else confidence,
         note=f"round {plan.number}, due by {plan.reason}; gate: {decision.reason}",
     )
     begun = hooks.clock()

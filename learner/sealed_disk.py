@@ -1,7 +1,7 @@
 """The replay buffer's disk with its contents sealed: each user's events with a key of hers.
 
-Keys of entries stay as they are: pseudonyms and slots.  Values of histories and examples are
-sealed; an example's pseudonym, which stands first, stays readable, because its slot must be found
+Keys of entries stay as they are: pseudonyms and slots.  Values of histories, conversations and
+examples are sealed; an example's pseudonym, which stands first, stays readable, because its slot must be found
 when it is replaced.  The keys are the learner's own, in a store of their own: it neither waits for
 the workers' nor shares them, and an erasure destroys both.  Rounds are sealed with one key each.
 """
@@ -119,11 +119,11 @@ class _SealingBatch:
 
 
 def _head(key: bytes, value: bytes | None) -> tuple[bytes, bytes, bytes] | None:
-    """(user, what stays readable, what is sealed) of a history or an example; None for others."""
+    """(user, what stays readable, what is sealed) of what is a user's; None for other entries."""
     if value is None:
         return None
     kind = key[:1]
-    if kind == b"h":
+    if kind in (b"h", b"c"):
         return key[1:], b"", value
     if kind in (b"r", b"q"):
         return value[: USER.size], value[: USER.size], value[USER.size :]

@@ -110,6 +110,7 @@ class _Learner:
                 sequence_length=settings.learner.sequence_length,
                 seed=settings.learner.seed,
                 actions=actions.names,
+                conversations=settings.learner.judged_conversations,
                 keys=keys,
             )
             opened.callback(self._buffer.close)

@@ -93,6 +93,16 @@ class Settings(BaseSettings):
             raise ValueError(f"{len(self.actions)} actions, but at most {MAX_ACTIONS} are allowed")
         return self
 
+    @model_validator(mode="after")
+    def _check_hand_over(self) -> Self:
+        if self.serving.hand_over_below and not self.learner.judged_conversations:
+            raise ValueError(
+                f"serving.hand_over_below={self.serving.hand_over_below} needs "
+                "learner.judged_conversations, how many people's words and verdicts to learn "
+                "confidence from; without it, everything would be handed over"
+            )
+        return self
+
 
 MAX_ACTIONS = 64
 

@@ -189,7 +189,9 @@ class Recommendation(msgspec.Struct, frozen=True):
     with one `output_id` are one recommendation, sent again after a restart.  `release_id` names
     the release of every vector that took part; `profile_release_id` is read off the stored
     profile itself, so that a reader can check that the two agree.
-    `produced_at` and `event_ts` are Unix seconds.
+    `produced_at` and `event_ts` are Unix seconds.  With `serving.hand_over_below` set, `hand_over`
+    tells that a human should answer: `confidence`, how sure the first item is right, is below it,
+    or absent because the release cannot tell.
     """
 
     output_id: str
@@ -204,6 +206,8 @@ class Recommendation(msgspec.Struct, frozen=True):
     cause_offset: int
     produced_at: float
     event_ts: float | None = None
+    confidence: float | msgspec.UnsetType = msgspec.UNSET
+    hand_over: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Erasure(msgspec.Struct, frozen=True, omit_defaults=True):

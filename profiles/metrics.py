@@ -69,6 +69,12 @@ class WorkerMetrics:
             ["cause"],
             registry=registry,
         )
+        self.hand_overs = Counter(
+            "driftline_hand_overs",
+            "Recommendations that ask for a human (reason: unsure, uncalibrated, nothing)",
+            ["reason"],
+            registry=registry,
+        )
         self.latency = Histogram(
             "driftline_event_to_recommendation_seconds",
             "From the producer's Kafka timestamp to the acknowledged recommendation",

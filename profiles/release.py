@@ -29,6 +29,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from profiles.calibration import Calibration
+from profiles.confidence import Confidence
 from profiles.errors import ReleaseRefused
 from profiles.events import key64
 from profiles.head import Floats, Head, HeadShape
@@ -71,8 +72,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     `offsets` maps "topic/partition" to the first input offset not learned from;
     `contributors_digest` is a hash over the sorted pseudonyms whose events took part;
     `forgetting` is R[i][j]: NDCG@10 of release i on the events of period j;
-    `privacy` is absent where some round of the lineage was not private, so that the names of
-    releases from before there was such a field stay what they are.
+    `privacy` is absent where some round of the lineage was not private, `confidence` where there
+    was too little evidence, so that the names of releases from before there were such fields stay
+    what they are.
     """
 
     format: int
@@ -102,6 +104,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     release_id: str = ""
     signature: str = ""
     privacy: PrivacySpent | msgspec.UnsetType = msgspec.UNSET
+    confidence: Confidence | msgspec.UnsetType = msgspec.UNSET
 
     def signed_bytes(self) -> bytes:
         """The canonical bytes that the name hashes: sorted JSON without name and signature."""

@@ -83,7 +83,7 @@ class EventPath:
         self._action_names = list(actions)
         self._metrics = metrics
         self._recommender = Recommender(
-            catalog, settings, exposure=Exposure(catalog, settings, metrics)
+            catalog, settings, exposure=Exposure(catalog, settings, metrics), metrics=metrics
         )
         fields = layout.dtype.fields
         assert fields is not None, "a record has fields"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.confidence import is_empty
 from profiles.events import (
     Filters,
     Item,
@@ -29,6 +30,7 @@ from profiles.events import (
 )
 from profiles.exploration import Policy, Slates, explore
 from profiles.head import Floats
+from profiles.metrics import WorkerMetrics
 from profiles.reasons import event_shares
 from profiles.rules import Rules, Ruling, pool_size, rerank
 from profiles.scoring import Ranked, recommend
@@ -44,6 +46,8 @@ a recommendation costs 56 us, in batches of 4,000 twice that; fewer would slow t
 
 T = TypeVar("T")
 _NO_FILTERS = Filters()
+Sureness = tuple[float | msgspec.UnsetType, bool | msgspec.UnsetType]
+_UNASKED: Sureness = (msgspec.UNSET, msgspec.UNSET)
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +69,7 @@ class Recommender:
     settings: ServingSettings
     ruling: Ruling | None = None
     exposure: Exposure | None = None
+    metrics: WorkerMetrics | None = None
     no_rules: Ruling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -237,6 +242,7 @@ class Recommender:
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
         slates_of_users = _cut(scored, np.cumsum(listed.sum(axis=1)))
+        sure = self._sureness(ranked, space)
         return [
             encode(
                 Recommendation(
@@ -252,12 +258,36 @@ class Recommender:
                     cause.offset,
                     now_s,
                     cause.event_ts,
+                    confidence,
+                    hand_over,
                 )
             )
-            for at, (user, cause, slate) in enumerate(
-                zip(users, causes, slates_of_users, strict=True)
+            for at, (user, cause, slate, (confidence, hand_over)) in enumerate(
+                zip(users, causes, slates_of_users, sure, strict=True)
             )
         ]
+
+    def _sureness(self, ranked: Ranked, space: Space) -> Iterable[Sureness]:
+        """Confidence and hand-over of each list; nothing where the domain does not ask for it."""
+        least = self.settings.hand_over_below
+        if not least:
+            return repeat(_UNASKED, len(ranked.rows))
+        sure = space.release.manifest.confidence
+        scores = np.where(ranked.rows >= 0, ranked.scores, np.float32(-np.inf))
+        if isinstance(sure, msgspec.UnsetType):
+            self._count_hand_overs("uncalibrated", len(scores))
+            return repeat((msgspec.UNSET, True), len(scores))
+        chances = np.round(sure.of(scores).astype(np.float64), 4)
+        # Compared as it is told, so that a reader's own comparison gives the same.
+        given_over = chances < least
+        nothing = is_empty(scores)
+        self._count_hand_overs("nothing", int((given_over & nothing).sum()))
+        self._count_hand_overs("unsure", int((given_over & ~nothing).sum()))
+        return zip(chances.tolist(), given_over.tolist(), strict=True)
+
+    def _count_hand_overs(self, reason: str, count: int) -> None:
+        if self.metrics is not None and count:
+            self.metrics.hand_overs.labels(reason).inc(count)
 
     def _reasons(
         self, records: Records, ranked: Ranked, listed: npt.NDArray[np.bool_], space: Space

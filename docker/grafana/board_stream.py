@@ -199,6 +199,13 @@ BEHIND = Row(
             {"{{reason}}": rate("driftline_events_refused_total", by="reason")},
         ),
         graph(
+            "Handed over to a human",
+            "Recommendations less sure of their first item than serving.hand_over_below; "
+            "`uncalibrated`: the release cannot tell yet.",
+            PER_SECOND,
+            {"{{reason}}": rate("driftline_hand_overs_total", by="reason")},
+        ),
+        graph(
             "Refused at the door",
             "Requests to metrics port, API or console without the right to ask.",
             PER_SECOND,

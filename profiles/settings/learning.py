@@ -79,6 +79,13 @@ class LearnerSettings(BaseModel):
     positive_actions: tuple[str, ...] = Field(
         (), description="what the click objective predicts; none: every action of positive weight"
     )
+    judged_conversations: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="users whose last words and verdicts are kept, to learn how sure to be of a "
+        "first item (serving.hand_over_below); 0: none",
+    )
     click_negatives: float = Field(
         1.0, ge=0, description="weight of drawn negatives against positive events (click)"
     )
@@ -161,6 +168,11 @@ class LearnerSettings(BaseModel):
             raise ValueError(
                 f"dp_noise={self.dp_noise} needs objective='next_item', not {self.objective!r}: "
                 "the calibration of clicks is computed without noise"
+            )
+        if self.dp_noise and self.judged_conversations:
+            raise ValueError(
+                f"dp_noise={self.dp_noise} needs judged_conversations=0, not "
+                f"{self.judged_conversations}: confidence is computed without noise"
             )
         return self
 

@@ -84,6 +84,13 @@ class ServingSettings(BaseModel):
     )
     reasons: int = Field(2, ge=0, le=10, description="reasons given with each item")
     exclude_seen: bool = True
+    hand_over_below: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="recommendations say `hand_over` when they are less sure of their first item "
+        "than this; 0: they say nothing of it (docs/applications/support.md)",
+    )
     rules: Path | None = Field(
         None,
         description="TOML file of business rules, read again when it changes",

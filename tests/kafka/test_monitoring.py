@@ -95,6 +95,8 @@ def scraped(
         DRIFTLINE_PRIVACY__AFTER_ERASURE="forget",
         DRIFTLINE_SERVING__USER_EVENTS_PER_MINUTE="40",  # so that some are dropped
         DRIFTLINE_ROLLOUT__WINDOW_S="1",
+        DRIFTLINE_SERVING__HAND_OVER_BELOW="0.5",
+        DRIFTLINE_LEARNER__JUDGED_CONVERSATIONS="100",
     )
     worker.wait_ready()
     learner = deployment.start_learner(

@@ -70,6 +70,7 @@ class World:
             sequence_length=self.settings.learner.sequence_length,
             seed=1,
             actions=self.actions.names,
+            conversations=self.settings.learner.judged_conversations,
         )
 
 
