@@ -85,9 +85,9 @@ def play(driftline: Driftline, example: Example, wait_s: float) -> None:
             sure = "" if item.probability is None else f"  {item.probability:.0%}"
             print(f"  {rank}. {item.title}  {item.score:.3f}{sure}")
         if answer.hand_over is True:
-            known = isinstance(answer.confidence, float)
+            chance = answer.confidence
             print(
-                f"  -> a human: {answer.confidence:.0%} sure" if known else "  -> a human: unsure"
+                f"  -> a human ({chance:.0%} sure)" if isinstance(chance, float) else "  -> a human"
             )
 
 

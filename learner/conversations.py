@@ -59,7 +59,7 @@ class _Conversation(msgspec.Struct, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One event read from Kafka.  `verdict`: 1 accepts the step's item, -1 rejects it, 0 neither."""
+    """One event read from Kafka.  `verdict`: 1 accepts the item, -1 rejects it, 0 neither."""
 
     partition: int
     offset: int

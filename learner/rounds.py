@@ -75,8 +75,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What one round learns from.  The segment fields are `segments_to_bytes` payloads.
 
     `upto`: arrival number at which it ends; `border`: (ts, arrival number) from which on fresh
-    events are held out; `period`: number of its exam, 1 for the first; `cases`: conversations with a
-    verdict.
+    events are held out; `period`: number of its exam, 1 for the first; `cases`: conversations with
+    a verdict.
     """
 
     number: int

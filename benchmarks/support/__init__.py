@@ -1,0 +1,1 @@
+"""Questions, answers and hand-overs, for bench_support."""
