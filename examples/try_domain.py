@@ -86,9 +86,8 @@ def play(driftline: Driftline, example: Example, wait_s: float) -> None:
             print(f"  {rank}. {item.title}  {item.score:.3f}{sure}")
         if answer.hand_over is True:
             chance = answer.confidence
-            print(
-                f"  -> a human ({chance:.0%} sure)" if isinstance(chance, float) else "  -> a human"
-            )
+            told = f"{chance:.0%} sure" if isinstance(chance, float) else "not yet calibrated"
+            print(f"  -> a human should answer ({told})")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Keys of entries stay as they are: pseudonyms and slots.  Values of histories, conversations and
 examples are sealed; an example's pseudonym, which stands first, stays readable, because its slot
-must be found when it is replaced.  The keys are the learner's own, in a store of their own: it neither waits for
-the workers' nor shares them, and an erasure destroys both.  Rounds are sealed with one key each.
+must be found when it is replaced.  The keys are the learner's own, in a store of their own: it
+neither waits for the workers' nor shares them, and an erasure destroys both.  Rounds are sealed
+with one key each.
 """
 
 from __future__ import annotations
