@@ -76,7 +76,7 @@ def figures(told: Told, threshold: float) -> Result:
     None where there is nothing to divide by."""
     over = told.sure < threshold
     wrong = ~told.right
-    quality = {}
+    quality: Result = {}
     if told.sure.any():
         clipped = np.clip(told.sure.astype(np.float64), 1e-6, 1 - 1e-6)
         logit = np.log(clipped / (1.0 - clipped))

@@ -82,7 +82,7 @@ class LearnerSettings(BaseModel):
     judged_conversations: int = Field(
         0,
         ge=0,
-        le=1_000_000,
+        le=100_000,
         description="users whose last words and verdicts are kept, to learn how sure to be of a "
         "first item (serving.hand_over_below); 0: none",
     )
