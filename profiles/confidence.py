@@ -52,7 +52,9 @@ def evidence(scores: Floats) -> tuple[Floats, Floats]:
     top = np.where(empty, np.float32(0.0), scores[:, 0])
     others = scores[:, 1:].max(axis=1, initial=-np.inf)
     alone = ~np.isfinite(others)
-    return top, np.where(empty | alone, np.float32(0.0), top - np.where(alone, 0.0, others))
+    return top, np.where(
+        empty | alone, np.float32(0.0), top - np.where(alone, np.float32(0.0), others)
+    )
 
 
 def is_empty(scores: Floats) -> npt.NDArray[np.bool_]:
