@@ -14,8 +14,16 @@ from typing import Literal
 from profiles.config import Settings
 from profiles.topics import DEAD_LETTERED, Topics
 
-Role = Literal["worker", "learner", "application", "api", "console", "operator"]
-ROLES: tuple[Role, ...] = ("worker", "learner", "application", "api", "console", "operator")
+Role = Literal["worker", "learner", "application", "api", "console", "operator", "monitor"]
+ROLES: tuple[Role, ...] = (
+    "worker",
+    "learner",
+    "application",
+    "api",
+    "console",
+    "operator",
+    "monitor",
+)
 
 _READS: dict[Role, tuple[str, ...]] = {
     "worker": (
@@ -30,7 +38,7 @@ _READS: dict[Role, tuple[str, ...]] = {
         "keys",
     ),
     "learner": ("events", "items", "erasures", "releases", "outcomes", "policies"),
-    "application": ("recommendations", "receipts", "keys"),
+    "application": ("recommendations", "receipts", "keys", "alerts"),
     "api": ("items", "profiles", "recommendations", "releases", "policies", "keys"),
     # Events for their timestamps: how long a recommendation took.
     "console": (
@@ -45,16 +53,19 @@ _READS: dict[Role, tuple[str, ...]] = {
     ),
     # export, oracle and earnings read everything; dead letters are for people to look at.
     "operator": tuple(Topics.__annotations__),
+    # Its own alerts, for those that stand.
+    "monitor": ("items", "labels", "releases", "alerts"),
 }
 _WRITES: dict[Role, tuple[str, ...]] = {
     "worker": ("profiles", "keys", "recommendations", "receipts", "outcomes", "users"),
     "learner": ("releases", "receipts"),
-    "application": ("events", "items", "users", "requests", "erasures"),
+    "application": ("events", "items", "users", "requests", "erasures", "labels"),
     "api": ("events", "items", "users", "requests", "erasures"),
     # The same for the page *Data*; its page *Releases* can freeze.
     "console": (*DEAD_LETTERED, "releases", "policies"),
     # `driftline dlq replay` sends dead letters back to where they came from.
     "operator": ("releases", "policies", *DEAD_LETTERED),
+    "monitor": ("alerts",),
 }
 
 
@@ -86,6 +97,9 @@ def grants(role: Role, settings: Settings) -> list[Grant]:
         found.add(Grant("group", settings.serving.group, "Read"))
     elif role == "learner":
         found.add(Grant("group", settings.learner.group, "Read"))
+    elif role == "monitor":
+        found |= _topics("Write", [topics.dlq(topics.labels)])
+        found.add(Grant("group", settings.monitor.group, "Read"))
     elif role == "console":
         found |= _topics("Read", dead)
         found.add(Grant("group", settings.serving.group, "Describe"))  # how far it has committed

@@ -29,6 +29,7 @@ from profiles.settings.learning import (
     RolloutSettings,
     TrackerSettings,
 )
+from profiles.settings.monitor import MonitorSettings
 from profiles.settings.observability import ObservabilitySettings
 from profiles.settings.privacy import PrivacySettings
 from profiles.settings.serving import (
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     learner: LearnerSettings = LearnerSettings()
     rollout: RolloutSettings = RolloutSettings()
     tracker: TrackerSettings = TrackerSettings()
+    monitor: MonitorSettings = MonitorSettings()
     security: SecuritySettings = SecuritySettings()
     privacy: PrivacySettings = PrivacySettings()
     http: HttpSettings = HttpSettings()

@@ -34,7 +34,7 @@ DAY_MS = 24 * HOUR_MS
 MESSAGE_BYTES = MIB
 # A dead letter is the original message plus its error headers: it must fit where it came from.
 DEAD_LETTER_BYTES = 2 * MIB
-DEAD_LETTERED = ("events", "items", "users", "requests", "erasures")
+DEAD_LETTERED = ("events", "items", "users", "requests", "erasures", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ class Topics:
     policies: str
     erasures: str
     receipts: str
+    labels: str
+    alerts: str
 
     @classmethod
     def under(cls, prefix: str = DEFAULT_PREFIX) -> Topics:
@@ -94,6 +96,8 @@ class Topics:
             policies=f"{prefix}.policies.v1",
             erasures=f"{prefix}.erasures.v1",
             receipts=f"{prefix}.receipts.v1",
+            labels=f"{prefix}.labels.v1",
+            alerts=f"{prefix}.alerts.v1",
         )
 
     def dlq(self, name: str) -> str:
@@ -176,6 +180,8 @@ def topic_specs(
         TopicSpec(names.policies, "kind:target", 1, "compact", _COMPACTED),
         TopicSpec(names.erasures, "user_id", partitions, "delete", _MONTH),
         TopicSpec(names.receipts, "user_id", partitions, "delete", _MONTH),
+        TopicSpec(names.labels, "item_id", 1, "compact", _COMPACTED),
+        TopicSpec(names.alerts, "entity", 1, "delete", _MONTH),
     )
     lettered = {getattr(names, entity) for entity in DEAD_LETTERED}
     dead = tuple(

@@ -60,6 +60,8 @@ CHANNELS = (
     Channel("erasures", events.Erasure, True, "Asks to forget a user."),
     Channel("recommendations", events.Recommendation, False, "Answers, to events and requests."),
     Channel("receipts", events.Receipt, False, "What was erased, where and when."),
+    Channel("labels", events.Label, True, "What people say that items say; for the monitor."),
+    Channel("alerts", events.Alert, False, "Opinion of an entity turned bad, or that is over."),
     Channel("releases", events.ReleaseNotice, None, "Which model release serves."),
     Channel("outcomes", events.OutcomeWindow, None, "How releases do live, as sums."),
     Channel("policies", events.PolicyOrder, None, "What people ordered: blocks, a freeze."),

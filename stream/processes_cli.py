@@ -83,6 +83,30 @@ def worker(
         run_worker(settings, language_model, instance)
 
 
+def monitor(
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: HttpPort = None,
+    domain: Domain = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run the opinion monitor: items in, alerts on surges of negative ones out.
+
+    One for a domain.  Sentiment and topics are learned from the topic `labels`, and learned anew
+    with every release (docs/applications/finance.md).
+
+    Example: `driftline monitor --domain finance --http-port 9103`
+    """
+    from stream.language_model import LanguageModel
+
+    settings = read_settings(config, bootstrap, http_port, domain, log_json=as_json)
+    language_model = LanguageModel(settings.model)
+    with contextlib.closing(language_model):
+        from stream.monitor.run import run_monitor
+
+        run_monitor(settings, language_model)
+
+
 def serve(
     host: ApiHost = None,
     port: ApiPort = None,

@@ -58,6 +58,16 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         events.Receipt, texts, texts, texts, st.dictionaries(texts, st.integers(0, 9)), tags,
         numbers, st.none() | texts,
     ),
+    "Label": st.builds(
+        events.Label, texts, st.none() | st.sampled_from(["negative", "neutral", "positive"]),
+        st.none() | texts,
+    ),
+    "Alert": st.builds(
+        events.Alert, texts, texts, st.sampled_from(["raised", "recovered"]), texts, numbers,
+        numbers, st.integers(0, 9), numbers, numbers, numbers, numbers,
+        st.lists(st.builds(events.Evidence, texts, numbers, texts), max_size=2),
+        st.dictionaries(texts, st.integers(0, 9), max_size=3), texts,
+    ),
     "ReleaseNotice": st.builds(
         events.ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,
         texts, st.dictionaries(texts, numbers, max_size=3), st.floats(0, 1),

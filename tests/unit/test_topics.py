@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from profiles.errors import TopicError
-from profiles.topics import DAY_MS, HOUR_MS, Topics, TopicSpec, topic_specs
+from profiles.topics import DAY_MS, DEAD_LETTERED, HOUR_MS, Topics, TopicSpec, topic_specs
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +23,8 @@ def test_names_are_prefix_entity_version() -> None:
 def test_every_name_has_a_spec_and_every_spec_a_name() -> None:
     topics = Topics.under("p")
     live = {getattr(topics, entity) for entity in Topics.__dataclass_fields__}
-    read_by_us = (topics.events, topics.items, topics.users, topics.requests, topics.erasures)
+    read_by_us = {getattr(topics, entity) for entity in DEAD_LETTERED}
+    assert topics.labels in read_by_us
     assert set(by_name("p")) == live | {topics.dlq(name) for name in read_by_us}
 
 
@@ -50,6 +51,8 @@ def test_topics_keyed_by_user_are_copartitioned_and_the_others_have_one_partitio
         ("releases", "compact"),
         ("erasures", "delete"),
         ("receipts", "delete"),
+        ("labels", "compact"),
+        ("alerts", "delete"),
     ],
 )
 def test_cleanup_policy_follows_the_contract(entity: str, policy: str) -> None:

@@ -1,0 +1,1 @@
+"""What bench-finance is made of: the texts, and streams of them."""
