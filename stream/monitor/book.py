@@ -50,9 +50,9 @@ class OpinionBook:
             if alert.state == "raised":
                 raised[alert.entity] = alert
             elif (before := raised.pop(alert.entity, None)) is not None:
-                self._detector(alert.entity).restore(before.since, alert.at)
+                self._detector(alert.entity).restore(before.since, before.at, alert.at)
         for alert in raised.values():
-            self._detector(alert.entity).restore(alert.since, None)
+            self._detector(alert.entity).restore(alert.since, alert.at, None)
 
     def add(self, opinion: Opinion) -> str:
         """Count an opinion.  Returns: `counted`, `late` or `crowded` (one entity too many)."""

@@ -65,14 +65,17 @@ class SurgeDetector:
         self._suspected_for = 0
         self._calm_s = 0.0
         self._over: list[tuple[float, float]] = []
+        self._told_s = -math.inf
         self.raised_since_s: float | None = None
 
     def expected(self, factor: float) -> float:
         """Negative posts expected of the next bucket."""
         return self.level.negative * factor
 
-    def restore(self, since_s: float, until_s: float | None) -> None:
-        """An alert stood then, says the topic; it still does where `until_s` is None."""
+    def restore(self, since_s: float, told_s: float, until_s: float | None) -> None:
+        """An alert was told then, says the topic; it still stands where `until_s` is None."""
+        # A kill between telling and committing: what led to it comes again, and is not new.
+        self._told_s = max(told_s, until_s or told_s)
         if until_s is None:
             self.raised_since_s = since_s
         else:
@@ -89,6 +92,7 @@ class SurgeDetector:
         ends_s = begins_s + settings.bucket_s
         expected = self.expected(factor)
         self._cells.append((cell, expected))
+        is_past = is_past or ends_s <= self._told_s
         stands = self.raised_since_s is not None and ends_s > self.raised_since_s
         if stands or any(since_s < ends_s <= until_s for since_s, until_s in self._over):
             return None if is_past or not stands else self._while_raised(ends_s)
