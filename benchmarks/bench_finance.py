@@ -42,8 +42,8 @@ LABELS = (50, 100, 200, 500, 1000, 2000)
 TUNED_ON = 2000
 """Labels, for the choice of regularisation."""
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-CHANGE_AT = (4.0, 8.0)
-RAISE_AT = (3.0, 4.0, 5.0)
+CHANGE_AT = (3.0, 6.0)
+RAISE_AT = (3.0, 3.5, 4.0, 4.5)
 TIMES = (3.0, 5.0, 10.0)
 TUNING_SEED = 1_000
 WARM_UP_DAYS = 7.0
@@ -52,8 +52,8 @@ WARM_UP_DAYS = 7.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--days", type=float, default=14.0, help="of a stream, warm-up included")
-    parser.add_argument("--streams", type=int, default=3, help="of each kind, to tell of")
-    parser.add_argument("--tuning-streams", type=int, default=2, help="others, to choose on")
+    parser.add_argument("--streams", type=int, default=2, help="of each kind, to tell of")
+    parser.add_argument("--tuning-streams", type=int, default=1, help="others, to choose on")
     parser.add_argument("--entities", type=int, default=20)
     parser.add_argument(
         "--per-hour", type=float, default=6.0, help="posts of an entity, on average"

@@ -50,7 +50,7 @@ class MonitorSettings(BaseModel):
     raise_at: float = Field(
         4.0, gt=0, description="standard deviations above the usual at which a window is a surge"
     )
-    recover_at: float = Field(2.0, description="below so many a window is calm")
+    recover_at: float = Field(1.5, description="below so many a window is calm")
     calm_s: float = Field(1800.0, ge=0, description="calm for so long: the alert is over")
     longest_s: float = Field(
         172_800.0, gt=0, le=1_209_600, description="an alert that stands so long is the usual now"

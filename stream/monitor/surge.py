@@ -25,8 +25,6 @@ from river.drift import PageHinkley
 from profiles.settings.monitor import MonitorSettings
 from stream.monitor.windows import Cell, Level, merged
 
-VARIANCE_FLOOR = 0.5
-"""Of a bucket's expected count: an entity that nobody speaks of has no surge of one post."""
 LONGEST_GAP = 100_000
 """Observations for which Page-Hinkley has no memory of its own: the surprise has mean nought."""
 
@@ -45,12 +43,16 @@ class Change:
 
 
 def surprise(negative: float, expected: float) -> float:
-    """Standard deviations of a Poisson count above (or below) what was expected.
+    """How far a Poisson count lies above (or below) what was expected, in standard deviations.
 
-    >>> surprise(9.5, 4.0) > 2.0, surprise(4.0, 4.0)
-    (True, 0.0)
+    By the square root that makes a count's spread one whatever its size: (x - e) / sqrt(e) calls
+    twelve posts of four expected 4 deviations, and chance brings them in every thousandth window.
+    Source: Anscombe 1948, The transformation of Poisson, binomial and negative-binomial data.
+
+    >>> round(surprise(12.0, 4.0), 2), surprise(4.0, 4.0)
+    (2.85, 0.0)
     """
-    return (negative - expected) / math.sqrt(max(expected, VARIANCE_FLOOR))
+    return 2.0 * (math.sqrt(negative + 0.375) - math.sqrt(expected + 0.375))
 
 
 class SurgeDetector:
