@@ -64,7 +64,7 @@ def make_stream(
         np.flatnonzero(part.sentiment == NEGATIVE),
         np.flatnonzero(part.sentiment != NEGATIVE),
     )
-    minutes = START_S + np.arange(int(days * 24 * 60)) * 60.0
+    minutes: Doubles = START_S + np.arange(int(days * 24 * 60), dtype=np.float64) * 60.0
     at: list[Doubles] = []
     who: list[Rows] = []
     rows: list[Rows] = []

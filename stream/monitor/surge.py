@@ -112,7 +112,7 @@ class SurgeDetector:
     def _suspect(self, cell: Cell, expected: float) -> None:
         """Ask the test; what it finds holds for a window, for it forgets what it has told."""
         self._suspected_for = max(0, self._suspected_for - 1)
-        self._test.update(surprise(cell.negative, expected))
+        self._test.update(surprise(cell.negative, expected))  # type: ignore[no-untyped-call]
         if self._test.drift_detected:
             self._suspected_for = self._settings.window_buckets
 
