@@ -115,7 +115,7 @@ def told(entity: str, change: Change, release_id: str) -> Alert:
     """The message about a change.  Its id is the same for raised and recovered, and when it is
     decided on again."""
     window = change.window
-    source = f"{entity}\x1f{change.since_s:.3f}".encode("utf-8", "surrogatepass")
+    source = f"{entity}\x1f{change.raised_s:.3f}".encode("utf-8", "surrogatepass")
     return Alert(
         alert_id=hashlib.blake2b(source, digest_size=16).hexdigest(),
         entity=entity,

@@ -31,11 +31,13 @@ LONGEST_GAP = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An alert begins or ends.  `since_s`, `at_s`: of the window's beginning, and of now."""
+    """An alert begins or ends.  `since_s`, `at_s`: of the window's beginning, and of now;
+    `raised_s`: when it was raised."""
 
     state: Literal["raised", "recovered"]
     reason: Literal["surge", "calm", "settled"]
     since_s: float
+    raised_s: float
     at_s: float
     window: Cell
     expected: float
@@ -69,6 +71,7 @@ class SurgeDetector:
         self._over: list[tuple[float, float]] = []
         self._told_s = -math.inf
         self.raised_since_s: float | None = None
+        self._raised_s = 0.0
 
     def expected(self, factor: float) -> float:
         """Negative posts expected of the next bucket."""
@@ -79,7 +82,7 @@ class SurgeDetector:
         # A kill between telling and committing: what led to it comes again, and is not new.
         self._told_s = max(told_s, until_s or told_s)
         if until_s is None:
-            self.raised_since_s = since_s
+            self.raised_since_s, self._raised_s = since_s, told_s
         else:
             self._over.append((since_s, until_s))
 
@@ -107,6 +110,7 @@ class SurgeDetector:
             return None
         self._suspected_for, self._calm_s = 0, 0.0
         self.raised_since_s = ends_s - len(self._cells) * settings.bucket_s
+        self._raised_s = ends_s
         return self._change("raised", "surge", self.raised_since_s, ends_s)
 
     def _suspect(self, cell: Cell, expected: float) -> None:
@@ -156,7 +160,9 @@ class SurgeDetector:
         at_s: float,
     ) -> Change:
         window, expected = self._window()
-        return Change(state, reason, since_s, at_s, window, expected, self.level.share)
+        return Change(
+            state, reason, since_s, self._raised_s, at_s, window, expected, self.level.share
+        )
 
     def _new_test(self) -> PageHinkley:
         return PageHinkley(

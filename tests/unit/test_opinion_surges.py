@@ -98,9 +98,10 @@ def test_a_daily_rhythm_is_no_surge_once_it_is_known() -> None:
 
 def test_a_surge_at_night_is_found_although_noon_is_as_busy() -> None:
     midnight_s = 14 * DAY_S
-    rate: Rate = lambda at_s: (  # noqa: E731
-        8.0 if midnight_s <= at_s < midnight_s + 2 * HOUR_S else by_day(at_s)
-    )
+
+    def rate(at_s: float) -> float:
+        return 16.0 if midnight_s <= at_s < midnight_s + 2 * HOUR_S else 2.0 * by_day(at_s)
+
     found = [
         alert.state
         for alert in play(opinions(15, rate, others_per_hour=by_day))
