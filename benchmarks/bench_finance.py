@@ -6,8 +6,8 @@ people give, a part to tune on, and a part that is only told of.
 
     make bench-finance [BENCH_ARGS="--days 28 --streams 6"]
 
-Regularisation and the two thresholds of an alert are chosen on the tuning part: of the thresholds
-the pair that finds most surges with at most `--allowed` false alarms a day over all entities.
+Regularisation and the three thresholds of an alert are chosen on the tuning part: of the thresholds
+those that find most surges with at most `--allowed` false alarms a day over all entities.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ LABELS = (50, 100, 200, 500, 1000, 2000)
 TUNED_ON = 2000
 """Labels, for the choice of regularisation."""
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-CHANGE_AT = (3.0, 6.0)
-RAISE_AT = (3.0, 3.5, 4.0, 4.5)
+SLACK = (0.1, 0.25)
+CHANGE_AT = (2.0, 4.0)
+RAISE_AT = (2.5, 3.0, 3.5, 4.0)
+THRESHOLDS = ("slack", "change_at", "raise_at")
+Thresholds = tuple[float, float, float]
 TIMES = (3.0, 5.0, 10.0)
 TUNING_SEED = 1_000
 WARM_UP_DAYS = 7.0
@@ -77,7 +80,7 @@ def main() -> None:
     say("thresholds")
     tuned = _tuned(asked, parts["tuning"], heads["labels"])
     chosen = _chosen(tuned, asked.allowed)
-    settings = MonitorSettings(change_at=chosen[0], raise_at=chosen[1])
+    settings = _settings(chosen)
     report(
         asked.name, 0, vars(asked), started_load,
         data="texts: vaderSentiment 3.3.2 (MIT); times, entities and surges: synthetic",
@@ -85,9 +88,9 @@ def main() -> None:
         strengths=strengths, product_strength=STRENGTH,
         sentiment=_curve(parts, seeds, heads["labels"]), topic=_topics(parts),
         allowed_per_day=asked.allowed,
-        tuning={f"{c:g}/{r:g}": each for (c, r), each in tuned.items()},
-        chosen={"change_at": chosen[0], "raise_at": chosen[1]},
-        product={"change_at": MonitorSettings().change_at, "raise_at": MonitorSettings().raise_at},
+        tuning={"/".join(f"{each:g}" for each in three): found for three, found in tuned.items()},
+        chosen=dict(zip(THRESHOLDS, chosen, strict=True)),
+        product={name: getattr(MonitorSettings(), name) for name in THRESHOLDS},
         surges=_surges(asked, parts["test"], heads, settings),
     )  # fmt: skip
 
@@ -159,35 +162,36 @@ def _streams(
     ]  # fmt: skip
 
 
-def _tuned(
-    asked: argparse.Namespace, part: Part, head: ClassHead
-) -> dict[tuple[float, float], Result]:
-    """Recall, delay and false alarms of every pair of thresholds, on the tuning part."""
+def _tuned(asked: argparse.Namespace, part: Part, head: ClassHead) -> dict[Thresholds, Result]:
+    """Recall, delay and false alarms of all thresholds, on the tuning part."""
     negative = _negative(head, part)
     quiet = _streams(asked, part, TUNING_SEED, asked.tuning_streams, 1.0)
     loud = _streams(asked, part, 2 * TUNING_SEED, asked.tuning_streams, TIMES[1])
-    found = {}
-    for change_at, raise_at in itertools.product(CHANGE_AT, RAISE_AT):
-        settings = MonitorSettings(change_at=change_at, raise_at=raise_at)
-        found[change_at, raise_at] = {
-            "quiet": _figures(asked, quiet, part, negative, settings),
-            "surges": _figures(asked, loud, part, negative, settings),
+    found: dict[Thresholds, Result] = {}
+    for three in itertools.product(SLACK, CHANGE_AT, RAISE_AT):
+        found[three] = {
+            "quiet": _figures(asked, quiet, part, negative, _settings(three)),
+            "surges": _figures(asked, loud, part, negative, _settings(three)),
         }
-        say(f"{change_at:g}/{raise_at:g}: {found[change_at, raise_at]}")
+        say(f"{three}: {found[three]}")
     return found
 
 
-def _chosen(tuned: Mapping[tuple[float, float], Result], allowed: float) -> tuple[float, float]:
-    """Of the pairs quiet enough the one that finds most, then soonest; else the quietest."""
+def _settings(three: Thresholds) -> MonitorSettings:
+    return MonitorSettings(**dict(zip(THRESHOLDS, three, strict=True)))
 
-    def alarms(pair: tuple[float, float]) -> float:
-        return float(tuned[pair]["quiet"]["false_alarms_per_day"])
 
-    def gain(pair: tuple[float, float]) -> tuple[int, float]:
-        surges = tuned[pair]["surges"]
+def _chosen(tuned: Mapping[Thresholds, Result], allowed: float) -> Thresholds:
+    """Of those quiet enough the one that finds most, then soonest; else the quietest."""
+
+    def alarms(three: Thresholds) -> float:
+        return float(tuned[three]["quiet"]["false_alarms_per_day"])
+
+    def gain(three: Thresholds) -> tuple[int, float]:
+        surges = tuned[three]["surges"]
         return surges["found"], -(surges["delay_minutes_median"] or np.inf)
 
-    quiet = [pair for pair in tuned if alarms(pair) <= allowed]
+    quiet = [three for three in tuned if alarms(three) <= allowed]
     return max(quiet, key=gain) if quiet else min(tuned, key=alarms)
 
 

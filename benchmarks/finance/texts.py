@@ -68,8 +68,7 @@ def load_parts(model: ModelSettings) -> tuple[dict[str, Part], TextEncoder]:
     """The three parts, read by the base model: what a first release makes of texts."""
     rows = list(_rows(_distribution()))
     encoder = TextEncoder.load(model)
-    say(f"reading {len(rows)} texts")
-    vectors = encoder.encode([text for *_, text in rows])
+    vectors = _vectors(encoder, [text for *_, text in rows])
     cuts = np.cumsum(list(PARTS.values()))
     part_of = np.array(
         [int(np.searchsorted(cuts, key64(group) % 100, side="right")) for group, *_ in rows]
@@ -84,6 +83,17 @@ def load_parts(model: ModelSettings) -> tuple[dict[str, Part], TextEncoder]:
             np.array([rows[row][1] for row in mine], np.int64),
         )
     return parts, encoder
+
+
+def _vectors(encoder: TextEncoder, texts: list[str]) -> Floats:
+    """Kept for the next run: reading takes minutes.  `make clean` forgets them."""
+    file = FOLDER / "vectors.npy"
+    if not file.exists():
+        say(f"reading {len(texts)} texts")
+        np.save(file, encoder.encode(texts))
+    kept: Floats = np.load(file)
+    assert len(kept) == len(texts), f"remove {file}"
+    return kept
 
 
 def _distribution() -> Path:

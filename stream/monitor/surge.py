@@ -44,17 +44,20 @@ class Change:
     usual_share: float
 
 
-def surprise(negative: float, expected: float) -> float:
-    """How far a Poisson count lies above (or below) what was expected, in standard deviations.
+def surprise(negative: float, expected: float, grain: float = 1.0) -> float:
+    """How far a sum of probabilities lies above (or below) the expected, in standard deviations.
 
-    By the square root that makes a count's spread one whatever its size: (x - e) / sqrt(e) calls
-    twelve posts of four expected 4 deviations, and chance brings them in every thousandth window.
+    A sum of grains is to its grain as a Poisson count is to one; and the square root makes a
+    count's spread one whatever its size: (x - e) / sqrt(e) calls twelve posts of four expected 4
+    deviations, and chance brings them in every thousandth window.
     Source: Anscombe 1948, The transformation of Poisson, binomial and negative-binomial data.
 
     >>> round(surprise(12.0, 4.0), 2), surprise(4.0, 4.0)
     (2.85, 0.0)
+    >>> surprise(3.0, 1.0, grain=0.25) == surprise(12.0, 4.0)
+    True
     """
-    return 2.0 * (math.sqrt(negative + 0.375) - math.sqrt(expected + 0.375))
+    return 2.0 * (math.sqrt(negative / grain + 0.375) - math.sqrt(expected / grain + 0.375))
 
 
 class SurgeDetector:
@@ -116,7 +119,8 @@ class SurgeDetector:
     def _suspect(self, cell: Cell, expected: float) -> None:
         """Ask the test; what it finds holds for a window, for it forgets what it has told."""
         self._suspected_for = max(0, self._suspected_for - 1)
-        self._test.update(surprise(cell.negative, expected))  # type: ignore[no-untyped-call]
+        found = surprise(cell.negative, expected, self.level.grain)
+        self._test.update(found)  # type: ignore[no-untyped-call]
         if self._test.drift_detected:
             self._suspected_for = self._settings.window_buckets
 
@@ -124,7 +128,7 @@ class SurgeDetector:
         assert self.raised_since_s is not None, "the caller looked"
         settings = self._settings
         window, expected = self._window()
-        is_calm = surprise(window.negative, expected) < settings.recover_at
+        is_calm = self._surprise(window, expected) < settings.recover_at
         self._calm_s = self._calm_s + settings.bucket_s if is_calm else 0.0
         reason: Literal["calm", "settled"]
         if self._calm_s >= settings.calm_s:
@@ -145,8 +149,11 @@ class SurgeDetector:
         return (
             window.items >= self._settings.min_items
             and share > self.level.share
-            and surprise(window.negative, expected) >= self._settings.raise_at
+            and self._surprise(window, expected) >= self._settings.raise_at
         )
+
+    def _surprise(self, window: Cell, expected: float) -> float:
+        return surprise(window.negative, expected, self.level.grain)
 
     def _window(self) -> tuple[Cell, float]:
         whole = merged([cell for cell, _ in self._cells])

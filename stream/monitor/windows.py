@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 SLOT_S = 3600.0
+LEAST_GRAIN = 0.01
 EVIDENCE = 5
 """Items named with an alert: the worst of the window."""
 
@@ -33,10 +34,11 @@ class Opinion:
 
 @dataclass(slots=True)
 class Cell:
-    """One entity in one bucket."""
+    """One entity in one bucket.  `squared`: the sum of the squares of what `negative` sums."""
 
     items: int = 0
     negative: float = 0.0
+    squared: float = 0.0
     worst: list[tuple[float, str, str]] = field(default_factory=list)
     topics: Counter[str] = field(default_factory=Counter)
 
@@ -44,6 +46,7 @@ class Cell:
         """Count a text."""
         self.items += 1
         self.negative += opinion.negative
+        self.squared += opinion.negative**2
         if opinion.topic:
             self.topics[opinion.topic] += 1
         keep = heapq.heappush if len(self.worst) < EVIDENCE else heapq.heappushpop
@@ -63,6 +66,7 @@ def merged(cells: list[Cell]) -> Cell:
     for cell in cells:
         whole.items += cell.items
         whole.negative += cell.negative
+        whole.squared += cell.squared
         whole.topics += cell.topics
     whole.worst = heapq.nlargest(EVIDENCE, (each for cell in cells for each in cell.worst))
     return whole
@@ -112,6 +116,7 @@ class Level:
 
     memory_s: float
     _negative: float = 0.0
+    _squared: float = 0.0
     _items: float = 0.0
     _weight: float = 0.0
 
@@ -119,6 +124,7 @@ class Level:
         """Take a bucket in; `factor` is the season's."""
         kept = math.exp(-bucket_s / self.memory_s)
         self._negative = self._negative * kept + cell.negative
+        self._squared = self._squared * kept + cell.squared
         self._items = self._items * kept + cell.items
         self._weight = self._weight * kept + factor
 
@@ -131,3 +137,10 @@ class Level:
     def share(self) -> float:
         """The usual part of negative posts."""
         return self._negative / self._items if self._items else 0.0
+
+    @property
+    def grain(self) -> float:
+        """What one post adds, on average of what is added: a sum of many small probabilities
+        spreads less than a count of the same size.  1 for posts that are surely one or the other.
+        """
+        return max(self._squared / self._negative, LEAST_GRAIN) if self._negative else 1.0
