@@ -28,7 +28,7 @@ Rows = npt.NDArray[np.int64]
 STEPS = 300
 """Of accelerated gradient descent; the loss is strongly convex and then moves in the 6th digit."""
 STRENGTH = 10.0
-"""Inverse regularisation, as scikit-learn's C.  Chosen on `make bench-finance`'s tuning part."""
+"""Inverse regularisation, as scikit-learn's C.  A guess: `make bench-finance` is to choose it."""
 FOLDS = 5
 BINS = 10
 TEMPERATURES = np.geomspace(0.2, 5.0, 65)
