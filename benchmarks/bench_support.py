@@ -193,7 +193,7 @@ def conversation(
         skipped=0,
         first_target=0,
         items=np.array([item for item, _ in done], np.uint64),
-        ts=START_S + 60.0 * np.arange(size) + 1e4 * number,
+        ts=START_S + 60.0 * np.arange(size, dtype=np.float64) + 1e4 * number,
         actions=np.array([actions.names.index(name) for _, name in done], np.int64),
         values=np.zeros(size, np.float32),
         orders=10 * number + np.arange(size),

@@ -67,7 +67,8 @@ def _looked_at(
         ],
         np.bool_,
     )
-    return best, hits[:, 0], hits.any(axis=1)
+    found: Bools = hits.any(axis=1)
+    return best, hits[:, 0], found
 
 
 def figures(told: Told, threshold: float) -> Result:
