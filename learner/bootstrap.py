@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError
 
@@ -24,6 +25,7 @@ from learner.catalogue import Catalogue, make_catalogue
 from learner.language import LanguageModel, pick_device
 from learner.sampling import ActionWeights
 from learner.text_cache import save_text
+from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, base_sha256
 from profiles.errors import LearnerError, ReleaseError
@@ -187,7 +189,10 @@ def bootstrap_from(
     names = ActionWeights.from_settings(settings.actions).names
     head = bootstrap_head(text, head_shape(settings, text.shape[1]), names, settings.learner.seed)
     made_at = time.time() if created_at is None else created_at
-    manifest = new_manifest(settings, head.shape, sequence, None, made_at)
+    manifest = msgspec.structs.replace(
+        new_manifest(settings, head.shape, sequence, None, made_at),
+        metrics={UNKNOWN_TOKENS: language.encoder.unknown_share(catalogue.texts)},
+    )
     finished = publish_release(
         settings, store, manifest, head, bootstrap_table(head, catalogue, text), language
     )

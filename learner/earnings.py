@@ -19,7 +19,7 @@ import numpy as np
 from learner.kafka_edge import read_messages
 from learner.sampling import ActionWeights
 from profiles.config import Settings
-from profiles.events import Event, Recommendation
+from profiles.events import PREDICTION, Event, Recommendation
 from profiles.off_policy import Estimate, Floats, snips
 from profiles.sealing import RECOMMENDATION
 from profiles.topics import Topics
@@ -78,6 +78,11 @@ def join(
     return Slots(np.array(rewards), np.array(logged), np.array(greedy))
 
 
+def shown(outputs: Iterable[Recommendation]) -> list[Recommendation]:
+    """Those that recommend something: the answer to a prediction does not."""
+    return [output for output in outputs if output.cause != PREDICTION]
+
+
 def _made_at(each: Recommendation) -> float:
     return each.produced_at if each.event_ts is None else each.event_ts
 
@@ -98,7 +103,7 @@ def read_earnings(settings: Settings, within_s: float) -> Earnings:
     positive = {
         name for name, weight in zip(weights.names, weights.weights, strict=True) if weight > 0
     }
-    outputs = read_messages(settings, topics.recommendations, Recommendation, RECOMMENDATION)
+    outputs = shown(read_messages(settings, topics.recommendations, Recommendation, RECOMMENDATION))
     events = [e for e in read_messages(settings, topics.events, Event) if e.action in positive]
     distinct = {output.output_id for output in outputs}  # some were sent again
     return estimate(join(outputs, events, within_s), len(distinct))

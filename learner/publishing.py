@@ -41,6 +41,7 @@ from learner.rounds import (
 from learner.sealed_disk import LearnerKeys
 from learner.team import Team
 from learner.tracking import told
+from learner.unknown_tokens import show_unknown, tell_unknown
 from profiles.config import Settings
 from profiles.errors import LearnerError, ReleaseError
 from profiles.events import ReleaseNotice
@@ -111,6 +112,7 @@ class Rounds:
             return False
         if self.parent is None or self.parent.release_id != notice.release_id:
             self.parent = open_trusted(self._settings, self._store, notice.release_id)
+            show_unknown(self.parent.manifest, self._metrics)
             require_private(self._settings.learner, self.parent.manifest)
         return True
 
@@ -268,6 +270,7 @@ class Rounds:
     def _announce(self, finished: Finished) -> None:
         board, plan = self._board.board, self._plan
         manifest = read_manifest(self._store.fetch(finished.release_id))
+        tell_unknown(manifest, self._settings, self._metrics)
         serving = board.serving()
         said = board.get(finished.release_id)
         if said is None or said.status not in DECIDED:

@@ -55,6 +55,7 @@ from learner.round_types import Candidate, Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment, before_border, holdout_border, is_held_out
 from learner.text_cache import load_text, save_text
 from learner.trainer import train_round
+from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import LearnerError
@@ -265,6 +266,7 @@ def run_round(
         "probe_cosine": cosine,
         "steps": float(candidate.steps),
         "examples": float(candidate.examples),
+        UNKNOWN_TOKENS: candidate.language.encoder.unknown_share(catalogue.texts),
         **{f"seconds_{name}": value for name, value in seconds.items()},
     }
     users = sorted({s.user for s in (*training, *past)})

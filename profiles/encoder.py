@@ -57,6 +57,10 @@ PROBE_TEXTS = (
 """Texts whose vectors prove that an adapter loaded; several domains, lengths and scripts."""
 
 
+UNKNOWN_SAMPLE = 2_000
+"""Texts in which unknown tokens are counted: enough to tell a tenth from a twentieth."""
+
+
 def base_directory(base: str) -> str:
     """Where the base model's files are: a directory, or the hub name unchanged."""
     if base in BUNDLED:
@@ -208,6 +212,25 @@ class TextEncoder:
                 done += len(rows)
         row_of = {text: row for row, text in enumerate(distinct)}
         return vectors[[row_of[text] for text in texts]]
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Share of the tokens that the tokenizer does not know: all of these read as one.
+
+        Counted in at most `UNKNOWN_SAMPLE` of the texts, evenly spaced.  0 where the tokenizer has
+        no such token, since it then spells out what it does not know.
+        """
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or not texts:
+            return 0.0
+        step = -(-len(texts) // UNKNOWN_SAMPLE)
+        rows: list[list[int]] = self.tokenizer(
+            list(texts[::step]),
+            truncation=True,
+            max_length=self.max_tokens,
+            add_special_tokens=False,
+        )["input_ids"]
+        tokens = sum(map(len, rows))
+        return sum(row.count(unknown) for row in rows) / tokens if tokens else 0.0
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:

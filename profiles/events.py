@@ -25,6 +25,8 @@ MAX_SAID_LENGTH = 2_000
 MAX_TAGS = 64
 MAX_CONTEXT_FIELDS = 32
 MAX_K = 1_000
+PREDICTION = "prediction"
+"""Cause of an answer that says how likely something is, and recommends nothing."""
 MAX_VALUE = 1e30
 """Profiles keep values as float32: beyond 3.4e38 they would become infinite."""
 
@@ -138,7 +140,11 @@ class Filters(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An application asks for recommendations.  Topic `requests`, key `user_id`."""
+    """An application asks for recommendations.  Topic `requests`, key `user_id`.
+
+    `items`, if any, asks for a prediction in their place: how likely an act of the user on each of
+    these would be a positive one.  Then `k`, `filters` and `exclude` say nothing.
+    """
 
     request_id: Id
     user_id: Id
@@ -146,6 +152,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     filters: Filters = Filters()
     exclude: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = []
     context: Context | None = None
+    items: Annotated[list[Id], msgspec.Meta(max_length=MAX_K)] = []
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -189,6 +196,8 @@ class Recommendation(msgspec.Struct, frozen=True):
     with one `output_id` are one recommendation, sent again after a restart.  `release_id` names
     the release of every vector that took part; `profile_release_id` is read off the stored
     profile itself, so that a reader can check that the two agree.
+    `cause` is event, request, replay, or prediction; then `items` are those that a request named,
+    in the order of their scores, and nothing is recommended.
     `produced_at` and `event_ts` are Unix seconds.  With `serving.hand_over_below` set, `hand_over`
     tells that a human should answer: `confidence`, how sure the first item is right, is below it,
     or absent because the release cannot tell.

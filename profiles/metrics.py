@@ -75,6 +75,13 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.predictions = Counter(
+            "driftline_predictions",
+            "Requests for the probability of items they name (calibrated: yes; no: the serving "
+            "release gives none, and neither does the answer)",
+            ["calibrated"],
+            registry=registry,
+        )
         self.latency = Histogram(
             "driftline_event_to_recommendation_seconds",
             "From the producer's Kafka timestamp to the acknowledged recommendation",
@@ -355,6 +362,12 @@ class LearnerMetrics:
         self.forgetting = Gauge(
             "driftline_forgetting",
             "NDCG@10 lost on long-ago events by the last promoted release (relative)",
+            registry=registry,
+        )
+        self.unknown_tokens = Gauge(
+            "driftline_catalogue_unknown_tokens_ratio",
+            "Share of the catalogue's tokens that the language model's tokenizer does not know, "
+            "when the last release was made",
             registry=registry,
         )
         self.epsilon = Gauge(

@@ -119,7 +119,7 @@ def candidates(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: i
     if space.cells is None:
         return exact(query, space, allowed, k)
     if np.count_nonzero(allowed) <= FEW_ROWS:
-        return _best_of(query, space, np.flatnonzero(allowed), k)
+        return best_of(query, space, np.flatnonzero(allowed), k)
     parts = [
         _proposed(query[start : start + SEARCHED_AT_ONCE], space, space.cells, allowed, k)
         for start in range(0, max(len(query), 1), SEARCHED_AT_ONCE)
@@ -137,7 +137,7 @@ def _proposed(
     near = (query * space.head.score_scale[0])[:, None, :] @ space.vectors[found.rows].mT
     near = np.where(found.rows >= 0, near[:, 0] + space.bias[found.rows], -np.inf)
     tail = cells.tail(space.known)
-    later = _best_of(query, space, tail[allowed[tail]], k)
+    later = best_of(query, space, tail[allowed[tail]], k)
     rows = np.concatenate([found.rows, later.rows], axis=1)
     scores = np.concatenate([near, later.scores], axis=1)
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
@@ -163,7 +163,7 @@ def recalled(
     return int((hit & real).sum()), int(real.sum())
 
 
-def _best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
+def best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
     """The k best of some rows.  Shapes: rows (M,) -> (B, k), padded."""
     scores = (query * space.head.score_scale[0]) @ space.vectors[rows].T
     scores += space.bias[rows]

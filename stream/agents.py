@@ -20,6 +20,7 @@ import numpy as np
 
 from profiles.errors import BadMessage, DriftlineError
 from profiles.events import (
+    PREDICTION,
     Request,
     check_size,
     decode_request,
@@ -132,13 +133,15 @@ async def take_requests(worker: Worker, chunk: Chunk, event: Any) -> None:
             continue
         if not _is_welcome(worker, source, user, record, dead):
             continue
-        cause = Cause("request", request.request_id, topic_id, chunk.partition, record.offset)
+        kind = PREDICTION if request.items else "request"
+        cause = Cause(kind, request.request_id, topic_id, chunk.partition, record.offset)
         requests.append((user, request, cause))
     answers = await worker.state.run(worker.path.answer, source, requests, time.time())
     while isinstance(answers, Unread):
         read = await worker.reader.read(answers)
         answers = await worker.state.run(_answer, worker, source, requests, read)
-    worker.metrics.recommendations.labels("request").inc(len(answers))
+    recommended = sum(not request.items for _, request, _ in requests)
+    worker.metrics.recommendations.labels("request").inc(recommended)
     sent = Sent()
     if worker.traces.is_on:
         answers = carried_on(worker.traces, around, chunk, answers, sent)

@@ -219,17 +219,21 @@ class EventPath:
         if missing := unread(arms, loaded.records, loaded.tails):
             return missing
         rebuild_stale(loaded.records, arms, self.catalog)
-        answers = [
-            Message(
-                users[at],
-                self._recommender.for_request(
-                    loaded.records[at : at + 1], requests[at][1], requests[at][2], arm.space, now_s
-                ),
-            )
-            for arm in arms
-            for at in np.flatnonzero(arm.members).tolist()
-        ]
+        answers = []
+        for arm in arms:
+            for at in np.flatnonzero(arm.members).tolist():
+                _, request, cause = requests[at]
+                make = self._recommender.for_request
+                if request.items:
+                    make = self._recommender.for_prediction
+                    self._count_prediction(arm.space)
+                record = loaded.records[at : at + 1]
+                answers.append(Message(users[at], make(record, request, cause, arm.space, now_s)))
         return source.sealed(answers)
+
+    def _count_prediction(self, space: Space) -> None:
+        calibrated = space.release.manifest.calibration is not None
+        self._metrics.predictions.labels("yes" if calibrated else "no").inc()
 
     def flush_due(self, source: Source, now_s: float, everything: bool = False) -> Outcome:
         """Recommend to users who waited long enough; `everything`: to all who wait.

@@ -33,7 +33,7 @@ from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.reasons import event_shares
 from profiles.rules import Rules, Ruling, pool_size, rerank
-from profiles.scoring import Ranked, recommend
+from profiles.scoring import Ranked, best_of, queries, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records
@@ -131,6 +131,23 @@ class Recommender:
             filters,
         )[0]
 
+    def for_prediction(
+        self, record: Records, request: Request, cause: Cause, space: Space, now_s: float
+    ) -> bytes:
+        """The items that a request names, best first, whatever the user has seen or a rule says.
+
+        Each has its probability where the release is calibrated.  Left out is what the catalogue
+        or the release does not have, and what was withdrawn or blocked.  Nothing is shown by this,
+        so exposure is not counted, and nothing is handed over.
+        """
+        rows_of, open_rows = self.catalog.rows, self.catalog.permitted & space.known
+        named = [rows_of[item] for item in dict.fromkeys(request.items) if item in rows_of]
+        rows = np.array([row for row in named if open_rows[row]], dtype=np.intp)
+        ranked = best_of(queries(record, space), space, rows, len(rows))
+        return self._messages(
+            record, [request.user_id], [cause], ranked, space, now_s, sure=[_UNASKED]
+        )[0]
+
     def allowed(self, request: Request, space: Space) -> npt.NDArray[np.bool_]:
         """Items that a request's filters leave.  Shapes: -> (N,)."""
         filters = request.filters
@@ -169,20 +186,23 @@ class Recommender:
 
         Where serving explores, rules filter and do not reorder: propensities would be wrong.
         """
-        if self.policy.kind == "off":
-            if self.ruling is not None or filters.diversity or filters.freshness:
-                slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, filters)
-                return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
-            ranked = recommend(records, space, allowed, k, exclude_seen)
-            return self._messages(records, users, causes, ranked, space, now_s)
-        most = max(k, self.settings.exploration_pool)
-        pool = recommend(records, space, allowed, most, exclude_seen)
-        names = [
-            output_id(cause.topic_id, cause.partition, cause.offset, space.release_id)
-            for cause in causes
-        ]
-        slates = explore(pool, k, self.policy, names)
-        return self._messages(records, users, causes, slates.ranked, space, now_s, slates)
+        slates: Slates | None = None
+        if self.policy.kind != "off":
+            most = max(k, self.settings.exploration_pool)
+            pool = recommend(records, space, allowed, most, exclude_seen)
+            names = [
+                output_id(cause.topic_id, cause.partition, cause.offset, space.release_id)
+                for cause in causes
+            ]
+            slates = explore(pool, k, self.policy, names)
+        elif self.ruling is not None or filters.diversity or filters.freshness:
+            slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, filters)
+        ranked = (
+            recommend(records, space, allowed, k, exclude_seen) if slates is None else slates.ranked
+        )
+        if self.exposure is not None:
+            self.exposure.note(ranked.rows, space, now_s)
+        return self._messages(records, users, causes, ranked, space, now_s, slates)
 
     def _chosen(
         self,
@@ -217,9 +237,8 @@ class Recommender:
         space: Space,
         now_s: float,
         slates: Slates | None = None,
+        sure: Iterable[Sureness] | None = None,
     ) -> list[bytes]:
-        if self.exposure is not None:
-            self.exposure.note(ranked.rows, space, now_s)
         listed = ranked.rows >= 0
         reasons, reason_ends = self._reasons(records, ranked, listed, space)
         declared = (records["interest_release"] == space.key) & (records["events"] == 0)
@@ -242,7 +261,7 @@ class Recommender:
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
         slates_of_users = _cut(scored, np.cumsum(listed.sum(axis=1)))
-        sure = self._sureness(ranked, space)
+        sure = self._sureness(ranked, space) if sure is None else sure
         return [
             encode(
                 Recommendation(

@@ -67,7 +67,7 @@ def make_world(data: Interactions, settings: Settings) -> World:
     """Cut the data and read the catalogue once."""
     catalogue = make_catalogue(data.catalogue)
     actions = ActionWeights.from_settings(settings.actions)
-    keys = _keys(data, catalogue)
+    keys = item_keys(data, catalogue)
     learned, judged = int(LEARNED * len(data)), int(JUDGED * len(data))
     stopping = int(learned * (1.0 - STOPPING))
     counted = np.bincount(catalogue.rows(keys[:stopping]), minlength=len(catalogue))
@@ -75,9 +75,9 @@ def make_world(data: Interactions, settings: Settings) -> World:
     return World(
         catalogue,
         actions,
-        _segments(data, keys, actions, 0, stopping),
-        _segments(data, keys, actions, stopping, learned),
-        _segments(data, keys, actions, learned, judged),
+        segments_of(data, keys, actions, 0, stopping),
+        segments_of(data, keys, actions, stopping, learned),
+        segments_of(data, keys, actions, learned, judged),
         counted.astype(np.float32),
         language.encode(catalogue.texts),
     )
@@ -119,13 +119,14 @@ def run_trial(world: World, settings: Settings, variant: Variant, seed: int) -> 
     )
 
 
-def _keys(data: Interactions, catalogue: Catalogue) -> Keys:
+def item_keys(data: Interactions, catalogue: Catalogue) -> Keys:
+    """Key of each event's item.  Shapes: -> (events,)."""
     keys = np.array([key64(item.item_id) for item in data.catalogue], np.uint64)
     assert (catalogue.rows(keys) >= 0).all(), "the catalogue is the data set's own"
     return keys[data.items]
 
 
-def _segments(
+def segments_of(
     data: Interactions, keys: Keys, actions: ActionWeights, start: int, stop: int
 ) -> tuple[Segment, ...]:
     """Each user's events before `stop`; targets are those from `start` on."""

@@ -11,7 +11,7 @@ A library (ranx) gives the same HR and NDCG and is too slow for a thousand draws
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,11 +91,16 @@ class Draws:
         found: Doubles = (self._times @ sums) / np.maximum(self._times @ events, 1)
         return found
 
+    def weights(self) -> Iterator[Ints]:
+        """How often each event counts, draw by draw.  Shapes: (Q,) each."""
+        for times in self._times:
+            yield times[self._row]
+
     def interval(self, values: Doubles) -> Interval:
         """Mean of `values` (Q,) and its interval."""
         if not len(values):
             return Interval(0.0, 0.0, 0.0)
-        return Interval(float(values.mean()), *_ends(self.means(values)))
+        return Interval(float(values.mean()), *ends(self.means(values)))
 
     def ratio(self, ours: Doubles, theirs: Doubles) -> Interval:
         """Mean of `ours` over mean of `theirs`, both (Q,), with the paired interval; infinite
@@ -104,7 +109,7 @@ class Draws:
             return Interval(np.inf, 0.0, np.inf)
         below = self.means(theirs)
         quotient = np.where(below > 0, self.means(ours) / np.maximum(below, 1e-12), np.inf)
-        return Interval(float(ours.mean() / theirs.mean()), *_ends(quotient))
+        return Interval(float(ours.mean() / theirs.mean()), *ends(quotient))
 
 
 def seed_mean(ranks_by_seed: Sequence[Ints]) -> Doubles:
@@ -126,6 +131,7 @@ def figures(ranks_by_seed: Sequence[Ints], members: Bools, draws: Draws) -> Figu
     )
 
 
-def _ends(draws: Doubles) -> tuple[float, float]:
+def ends(draws: Doubles) -> tuple[float, float]:
+    """The interval at `LEVEL` of a figure's draws."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -9,6 +9,7 @@ from docker.grafana.panels import (
     NONE,
     PER_SECOND,
     SECONDS,
+    SHARE,
     Row,
     graph,
     heat,
@@ -99,6 +100,13 @@ READING = Row(
             "learner.buffer_bytes is where it begins to forget.",
             BYTES,
             {"bytes": total("driftline_replay_buffer_bytes")},
+        ),
+        graph(
+            "Unknown tokens",
+            "Share of the catalogue's tokens that the language model's tokenizer does not know; "
+            "above learner.unknown_tokens the learner warns: another model.base is wanted.",
+            SHARE,
+            {"share": "max(driftline_catalogue_unknown_tokens_ratio)"},
         ),
     ],
 )

@@ -103,6 +103,14 @@ EVENTS = Row(
             stacked=True,
         ),
         graph(
+            "Predictions",
+            "Requests for the probability of items they name. no: the serving release is not "
+            "calibrated, so they got scores alone.",
+            PER_SECOND,
+            {"calibrated: {{calibrated}}": rate("driftline_predictions_total", by="calibrated")},
+            stacked=True,
+        ),
+        graph(
             "Recommendations owed",
             "Users whose recommendation waits: for serving.user_interval_s, or for the worker to "
             "catch up.",

@@ -135,6 +135,12 @@ class LearnerSettings(BaseModel):
         1.5, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
     )
     clip_norm: float = Field(1.0, gt=0)
+    unknown_tokens: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of the catalogue's tokens unknown to model.base that is warned of",
+    )
     proximal: float = Field(1e-3, ge=0, description="pull towards the parent release")
     distill: float = Field(0.1, ge=0, description="weight of distillation on replayed events")
     dp_noise: float = Field(

@@ -33,6 +33,10 @@ class Client(Protocol):
         timeout_s: float = 10.0,
     ) -> Recommendation: ...
 
+    async def predict(
+        self, user_id: str, items: Sequence[str], *, timeout_s: float = 10.0
+    ) -> Recommendation: ...
+
     async def erase(self, user_id: str, reason: str = "") -> str: ...
 
 

@@ -21,7 +21,7 @@ import msgspec
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
-from profiles.events import Recommendation, decode_item, decode_json, key64
+from profiles.events import PREDICTION, Recommendation, decode_item, decode_json, key64
 from profiles.fences import is_fence
 from profiles.key_store import KeyMap
 from profiles.policies import PolicyBoard
@@ -95,6 +95,8 @@ class ReadModel:
             if payload is None:
                 continue
             found = decode_json(payload, Recommendation)
+            if found.cause == PREDICTION:
+                return None  # the newest answer, and no recommendation
             allowed = [item for item in found.items if not self._is_blocked(item.item_id)]
             if allowed or not found.items:
                 return msgspec.structs.replace(found, user_id=user_id, items=allowed)

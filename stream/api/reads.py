@@ -16,6 +16,9 @@ from stream.api.views import Items, Profile, Releases
 
 UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH, description="the user's id")]
 Tags = Annotated[list[str], Query(max_length=MAX_TAGS)]
+Named = Annotated[
+    list[str], Query(min_length=1, max_length=MAX_K, description="item ids, the parameter repeated")
+]
 Excluded = Annotated[list[str], Query(max_length=1_000, description="item ids to leave out")]
 
 
@@ -61,6 +64,23 @@ def read_routes(parts: Parts) -> APIRouter:
             exclude=exclude,
             timeout_s=api.answer_timeout_s,
         )
+        return json_response(answer)
+
+    @router.get(
+        "/v1/predictions/{user_id:anything}",
+        summary="How likely a user likes given items",
+        response_class=Response,
+        responses=answers(Recommendation, 409, 422, 503, 504),
+    )
+    async def predictions(user_id: UserId, item: Named) -> Response:
+        """The items, the most likely first, each with the probability that an act of the user on
+        it would be a positive one (a click, a purchase; `learner.positive_actions`).
+
+        A worker is asked. Items that the catalogue does not have, or that are blocked, are not in
+        the answer. 409: the serving release gives no probabilities.
+        """
+        check_key(user_id)
+        answer = await parts.client.predict(user_id, item, timeout_s=api.answer_timeout_s)
         return json_response(answer)
 
     @router.get(

@@ -25,7 +25,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from profiles.config import Settings, load_settings
-from profiles.errors import BrokerError, SettingsError
+from profiles.errors import BrokerError, ReleaseError, SettingsError
 from profiles.events import (
     Context,
     Erasure,
@@ -198,6 +198,31 @@ class AsyncDriftline:
         request = Request(
             uuid.uuid4().hex, user_id, k, filters or Filters(), list(exclude), context
         )
+        return await self._ask(request, timeout_s)
+
+    async def predict(
+        self, user_id: str, items: Sequence[str], *, timeout_s: float = 10.0
+    ) -> Recommendation:
+        """How likely an act of the user on each of these items would be a positive one.
+
+        Returns: the items, the most likely first, each with its `probability`; those that the
+            catalogue or the release does not have, and blocked ones, are missing.
+        Raises: ReleaseError when the serving release gives no probabilities; SettingsError for no
+            items; NoAnswerError when no worker answers in time; BadMessage; BrokerError.
+        """
+        if not items:
+            raise SettingsError("predict() wants at least one item id")
+        answer = await self._ask(Request(uuid.uuid4().hex, user_id, items=list(items)), timeout_s)
+        if any(item.probability is None for item in answer.items):
+            raise ReleaseError(
+                f"release {answer.release_id!r} gives no probabilities: it was learned with "
+                "learner.objective = 'next_item', or its validation had too few events of one "
+                "verdict; with 'click' or 'multi_task' the next round's release gives them"
+            )
+        return answer
+
+    async def _ask(self, request: Request, timeout_s: float) -> Recommendation:
+        user_id = request.user_id
         payload = self._contract.message(user_id, request)
         desk = await self._answers()
         name = self._contract.key(user_id)

@@ -131,6 +131,12 @@ class Driftline:
             )
         )
 
+    def predict(
+        self, user_id: str, items: Sequence[str], *, timeout_s: float = 10.0
+    ) -> Recommendation:
+        """How likely an act of the user on each of these items would be a positive one."""
+        return self._wait(self._client.predict(user_id, items, timeout_s=timeout_s))
+
     @contextmanager
     def subscribe(
         self, users: Collection[str] | None = None, group: str | None = None

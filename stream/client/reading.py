@@ -19,7 +19,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from profiles.broker_access import security_options
 from profiles.errors import BadMessage, BrokerError, DriftlineError, NoAnswerError, SealError
-from profiles.events import Recommendation, decode_json
+from profiles.events import PREDICTION, Recommendation, decode_json
 from profiles.sealing import RECOMMENDATION, is_sealed, no_key
 from profiles.settings.kafka import BrokerSettings
 from stream.following import in_background
@@ -29,6 +29,8 @@ from stream.outbox import connect, topic_partitions
 REMEMBERED = 10_000
 POLL_MS = 500
 READ_AGAIN_S = 1.0
+ANSWERS = ("request", PREDICTION)
+"""Causes of what somebody asked for."""
 Unseal = Callable[[bytes, bytes], Awaitable[bytes]]
 
 
@@ -139,8 +141,8 @@ class Subscription:
             return  # a tombstone says that the user was erased
         with suppress(BadMessage):
             found = decode_json(await _readable(record, self._keys), Recommendation)
-            if found.output_id in self._seen:
-                return
+            if found.output_id in self._seen or found.cause == PREDICTION:
+                return  # a prediction is for who asked for it: nothing of it is to be shown
             self._seen[found.output_id] = None
             if self._users is not None:
                 found = msgspec.structs.replace(found, user_id=self._users[record.key])
@@ -244,7 +246,7 @@ class AnswerDesk:
         with suppress(BadMessage):
             answer = decode_json(payload, Recommendation)
             waiting = self._waiting.get(user, {}).get(answer.cause_id)
-            if answer.cause == "request" and waiting is not None and not waiting.done():
+            if answer.cause in ANSWERS and waiting is not None and not waiting.done():
                 waiting.set_result(answer)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiles.events import PREDICTION
 from profiles.state import RecordLayout, decode_records
 from stream.letters import is_tombstone, original_of, place, standing, users_in
 from stream.oracle.records import Raw
@@ -130,7 +131,7 @@ def _caused_ms(raw: Raw, since: Since) -> int | None:
     try:
         # Any: decoded JSON is anything.
         made: dict[str, Any] = json.loads(raw.value or b"null")
-        if made["cause"] == "request":
+        if made["cause"] in ("request", PREDICTION):
             return raw.timestamp_ms
         return since.appended_ms.get((made["cause_partition"], made["cause_offset"]))
     except (ValueError, TypeError, KeyError):

@@ -65,6 +65,8 @@ class Life:
             deployment.send_events([Event(f"{before}-b", before, "item-2", "view", 1e6 + 60)])
         deployment.send(topics.users, "user-2", encode(User("user-2", "songs")))
         deployment.send(topics.requests, "user-3", encode(Request(f"r{number}", "user-3")))
+        asked = Request(f"p{number}", "user-3", items=["item-1"])
+        deployment.send(topics.requests, "user-3", encode(asked))
         deployment.send(
             topics.items, f"new-{number}", encode(Item(f"new-{number}", f"song {number}"))
         )

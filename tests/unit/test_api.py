@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from profiles.config import Settings
-from profiles.errors import BrokerError, NoAnswerError, SettingsError
+from profiles.errors import BrokerError, NoAnswerError, ReleaseError, SettingsError
 from profiles.events import (
+    PREDICTION,
     Event,
     Filters,
     Item,
@@ -73,6 +75,14 @@ class FakeClient:
             raise self.error
         self.asked.append((user_id, k, filters, exclude))
         return recommendation(user_id, "asked")
+
+    async def predict(
+        self, user_id: str, items: Sequence[str], *, timeout_s: float = 10.0
+    ) -> Recommendation:
+        if self.error is not None:
+            raise self.error
+        found = [ScoredItem(item, 0.0, probability=0.25) for item in items]
+        return msgspec.structs.replace(recommendation(user_id, "p1"), items=found)
 
     async def erase(self, user_id: str, reason: str = "") -> str:
         return f"erasure-of-{user_id}"
@@ -158,6 +168,27 @@ def test_an_erased_user_is_gone_from_memory(http: TestClient, model: ReadModel) 
     model.take(TOPICS.profiles, [tombstone])
     model.take(TOPICS.recommendations, [tombstone])
     assert http.get("/v1/profiles/ann").status_code == 404
+    assert http.get("/v1/recommendations/ann").json()["cause_id"] == "asked"
+
+
+def test_probabilities_of_named_items_are_asked_of_a_worker(
+    http: TestClient, client: FakeClient
+) -> None:
+    told = http.get("/v1/predictions/ann?item=i2&item=i1").json()
+    assert [(item["item_id"], item["probability"]) for item in told["items"]] == [
+        ("i2", 0.25), ("i1", 0.25),
+    ]  # fmt: skip
+    assert http.get("/v1/predictions/ann").status_code == 422
+    client.error = ReleaseError("release 'r1' gives no probabilities")
+    refused = http.get("/v1/predictions/ann?item=i1")
+    assert (refused.status_code, refused.json()["error"]) == (409, "release")
+
+
+def test_the_answer_to_a_prediction_is_never_told_as_a_recommendation(
+    http: TestClient, model: ReadModel
+) -> None:
+    predicted = msgspec.structs.replace(recommendation("ann", "p1"), cause=PREDICTION)
+    model.take(TOPICS.recommendations, [make_record(1, encode(predicted), "ann")])
     assert http.get("/v1/recommendations/ann").json()["cause_id"] == "asked"
 
 

@@ -16,8 +16,22 @@ from aiokafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from profiles.config import Settings
-from profiles.errors import BadMessage, BrokerError, NoAnswerError, SettingsError
-from profiles.events import Event, Item, Recommendation, encode
+from profiles.errors import (
+    BadMessage,
+    BrokerError,
+    NoAnswerError,
+    ReleaseError,
+    SettingsError,
+)
+from profiles.events import (
+    PREDICTION,
+    Event,
+    Item,
+    Recommendation,
+    Request,
+    ScoredItem,
+    encode,
+)
 from profiles.sealing import MAGIC
 from profiles.settings.kafka import BrokerSettings
 from profiles.tracing import OtlpTraces
@@ -254,3 +268,36 @@ async def test_an_answer_reaches_the_request_it_is_for_and_a_missing_one_times_o
     with pytest.raises(NoAnswerError, match="request r1 within 0 s"):
         await desk.answer("ann", "r1", places["r1"], 0.0)
     assert desk._waiting == {}
+
+
+async def test_a_prediction_reaches_who_asked_and_no_subscription() -> None:
+    predicted = answered("ann", "o1", "r1", cause=PREDICTION)
+    desk = AnswerDesk(unsealed)
+    place = desk.expect("ann", "r1")
+    desk.take(predicted)
+    assert (await desk.answer("ann", "r1", place, 5.0)).output_id == "o1"
+
+    consumer = FakeConsumer([predicted, answered("ann", "o2")])
+    subscription = Subscription(cast(AIOKafkaConsumer, consumer), None, group=False)
+    assert (await anext(subscription)).output_id == "o2"
+
+
+async def test_a_release_without_calibration_is_said_and_not_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Request] = []
+    answer = Recommendation(
+        "o1", "ann", [ScoredItem("i1", 1.0)], "r7", "r7", 1, PREDICTION, "q", 0, 0, 1.0
+    )
+
+    async def ask(self: AsyncDriftline, request: Request, timeout_s: float) -> Recommendation:
+        asked.append(request)
+        return answer
+
+    monkeypatch.setattr(AsyncDriftline, "_ask", ask)
+    client = AsyncDriftline(SETTINGS)
+    with pytest.raises(ReleaseError, match=r"'r7' gives no probabilities.*multi_task"):
+        await client.predict("ann", ["i1", "i2"])
+    assert [request.items for request in asked] == [["i1", "i2"]]
+    with pytest.raises(SettingsError, match="at least one item"):
+        await client.predict("ann", [])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
-from learner.earnings import estimate, join
-from profiles.events import Event, Recommendation, ScoredItem
+from learner.earnings import estimate, join, shown
+from profiles.events import PREDICTION, Event, Recommendation, ScoredItem
 from profiles.exploration import Policy, explore
 from profiles.scoring import Ranked
 
@@ -38,6 +39,12 @@ def test_an_item_counts_until_the_next_recommendation_and_within_the_time_given(
     assert (slots.greedy == 1.0).all()
     earned = estimate(slots, 3)
     assert earned.as_served.value == earned.without_exploration.value == pytest.approx(1 / 3)
+
+
+def test_what_was_only_predicted_was_not_shown() -> None:
+    recommended = made("u", 1.0, [ScoredItem("a", 1.0)])
+    predicted = msgspec.structs.replace(recommended, output_id="p", cause=PREDICTION)
+    assert shown([predicted, recommended]) == [recommended]
 
 
 def test_a_slot_is_greedy_if_everything_better_stands_above_it() -> None:

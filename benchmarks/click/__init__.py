@@ -1,0 +1,1 @@
+"""Probabilities of a click: features of the baselines, and figures with intervals."""
