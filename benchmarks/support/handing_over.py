@@ -67,7 +67,7 @@ def _looked_at(
         ],
         np.bool_,
     )
-    found: Bools = hits.any(axis=1)
+    found: Bools = np.asarray(hits.any(axis=1))
     return best, hits[:, 0], found
 
 
