@@ -26,8 +26,9 @@ FILES = (
     "test_soak.py",
     "test_worker_faults.py",
     "test_crash_points.py",
-    "test_refusals.py",
+    "../simulation",
     "test_rebalances.py",
+    "test_refusals.py",
     "test_suspended_worker.py",
     "test_learner_faults.py",
     "test_poison_latency.py",
@@ -36,7 +37,6 @@ FILES = (
     "test_readiness.py",
     "test_poison_events.py",
     "../unit/test_decoder_fuzz.py",
-    "../simulation",
     "../unit/test_mutated_releases.py",
 )
 SIDE_BY_SIDE = 3
