@@ -136,7 +136,10 @@ def test_a_learner_killed_in_mid_round_again_and_again_goes_on_from_its_checkpoi
         untouched(deployment, serving, first)
     frozen = load_plan(plan)
     assert frozen is not None
-    assert [at.step for at in reached] == sorted({at.step for at in reached})
+    # Never back; a life on a busy machine may be too short for another step.
+    steps = [at.step for at in reached]
+    assert steps == sorted(steps)
+    assert repeats == 1 or len(set(steps)) > repeats // 2
     with running(settings) as life:
         wait_until("the round's end", lambda: rounds_ended(life) == 1)
         wait_until("nothing left to resume", lambda: not plan.exists())
