@@ -94,6 +94,8 @@ def grants(role: Role, settings: Settings) -> list[Grant]:
         # And reads dead letters for an erasure.
         found |= _topics("Read", dead) | _topics("Write", dead)
         found |= _topics("DescribeConfigs", [*named, *dead])
+        # What it neither reads nor writes it may at least see.
+        found |= _topics("Describe", [topics.labels, topics.alerts])
         found.add(Grant("group", settings.serving.group, "Read"))
     elif role == "learner":
         found.add(Grant("group", settings.learner.group, "Read"))
