@@ -11,11 +11,10 @@ from profiles.audit import AuditLog
 from profiles.broker_access import security_options
 from profiles.catalog import Catalog
 from profiles.config import Settings
-from profiles.encoder import base_sha256
+from profiles.expected import expected_by
 from profiles.item_text import item_text
 from profiles.metrics import WorkerMetrics
 from profiles.registry import ReleaseStore
-from profiles.release import Expected
 from profiles.said import TextMemory
 from profiles.sealing import MasterKeys
 from profiles.settings.kafka import BrokerSettings
@@ -83,7 +82,7 @@ def build_worker(
     traces: Traces,
 ) -> Worker:
     """Put the parts of a worker together; `fail` is told what it cannot go on with."""
-    serving, model = settings.serving, settings.model
+    serving = settings.serving
     # Sorted, as the learner has them: the order of a settings file must not matter.
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     layout = RecordLayout.of(settings)
@@ -118,16 +117,7 @@ def build_worker(
     feed = ReleaseFeed(
         path,
         ReleaseStore(settings.store.releases, directory / "releases"),
-        Expected(
-            base_sha256(model.base),
-            model.dim,
-            model.layers,
-            model.lora_rank,
-            tuple(sorted(settings.actions)),
-            model.pooling,
-            model.max_tokens,
-            model.peft_method,
-        ),
+        expected_by(settings),
         load_trusted(settings.security.trusted_keys),
         settings.profile.seen_bytes,
         catalogue,

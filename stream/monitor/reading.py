@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from profiles.config import Settings
-from profiles.encoder import base_sha256
 from profiles.errors import ModelError, ReleaseRefused
+from profiles.expected import expected_by
 from profiles.head import Floats
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore
-from profiles.release import Expected, Release, check_probe, open_release
+from profiles.release import Release, check_probe, open_release
 from profiles.signing import check_signature, load_trusted
 from stream.language_model import LanguageModel
 from stream.monitor.classes import SEEDS, SENTIMENTS, ClassHead, Examples, train_head
@@ -52,22 +52,12 @@ class Reader:
     """Makes readings, and opinions with them.  Raises: SettingsError, ReleaseError at the start."""
 
     def __init__(self, settings: Settings, language_model: LanguageModel, cache: Path) -> None:
-        model = settings.model
         self._vectors: dict[str, dict[str, Floats]] = {}
         self._min_labels = settings.monitor.min_labels
         self._language_model = language_model
         self._store = ReleaseStore(settings.store.releases, cache)
         self._trusted = load_trusted(settings.security.trusted_keys)
-        self._expected = Expected(
-            base_sha256(model.base),
-            model.dim,
-            model.layers,
-            model.lora_rank,
-            tuple(sorted(settings.actions)),
-            model.pooling,
-            model.max_tokens,
-            model.peft_method,
-        )
+        self._expected = expected_by(settings)
 
     async def read(self, release_id: str, desk: Desk) -> Reading:
         """Prepare a release with the labels that stand now.
