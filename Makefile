@@ -20,6 +20,8 @@ space := $(subst ,, )
 export UV_PYTHON_PREFERENCE := only-system
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
+# Once for all: where PYTHONDONTWRITEBYTECODE is set, every start would compile all it imports.
+export UV_COMPILE_BYTECODE := 1
 # uv separates by commas and fails on a folder that is missing; pip does neither.
 FIND_LINKS := $(strip $(foreach link,$(PIP_FIND_LINKS),$(if $(findstring ://,$(link)),$(link),$(wildcard $(link)))))
 ifneq ($(FIND_LINKS),)

@@ -82,7 +82,7 @@ def grants(role: Role, settings: Settings) -> list[Grant]:
     """Everything that a role may do under these settings, in a fixed order.
 
     >>> [grant.name for grant in grants("application", Settings())][:2]
-    ['driftline.erasures.v1', 'driftline.events.v1']
+    ['driftline.alerts.v1', 'driftline.erasures.v1']
     """
     topics = Topics.under(settings.topics.prefix)
     dead = [topics.dlq(getattr(topics, entity)) for entity in DEAD_LETTERED]

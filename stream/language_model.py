@@ -26,6 +26,8 @@ from profiles.head import Floats
 from profiles.settings.learning import ModelSettings
 
 KEPT_ADAPTERS = 2
+START_METHOD = "spawn"
+"""A forked child would inherit the locks of the worker's other threads, whoever held them."""
 
 _encoders: dict[str, TextEncoder] = {}  # of the child process alone
 
@@ -125,6 +127,6 @@ class LanguageModel:
     def _new_pool() -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=1,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=multiprocessing.get_context(START_METHOD),
             initializer=_begin,
         )

@@ -126,12 +126,21 @@ class Deployment:
         return self.start_wrapped_worker(["stream"], instance, environment)
 
     def start_wrapped_worker(
-        self, through: Sequence[str], instance: str = "a", environment: Mapping[str, str] = _NONE
+        self,
+        through: Sequence[str],
+        instance: str = "a",
+        environment: Mapping[str, str] = _NONE,
+        *,
+        is_prepared: bool = True,
     ) -> WorkerProcess:
-        """The same, started by another module: its name and its own words."""
+        """The same, started by another module: its name and its own words.
+
+        `is_prepared`: forked (see `prepared`); without it its memory is its own.
+        """
         log = self.root / f"worker-{instance}-{len(self.workers)}.log"
         words = [*through, "worker", "--instance", instance]
-        process = PreparedProcess(words, {**self.environment, **environment}, log)
+        start = PreparedProcess if is_prepared else _start_python
+        process = start(words, {**self.environment, **environment}, log)
         worker = WorkerProcess(process, log)
         self.workers.append(worker)
         return worker
@@ -142,17 +151,16 @@ class Deployment:
 
     def start_learner(self, **environment: str) -> WorkerProcess:
         """`driftline learn` in a process of its own; environment variables are its settings."""
-        log = self.root / f"learner-{len(self.workers)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "learn"],
-                env={**self.environment, **environment},
-                stderr=output,
-                stdout=output,
-            )
-        learner = WorkerProcess(process, log)
-        self.workers.append(learner)
-        return learner
+        return self.start_process("learn", "learner", environment)
+
+    def start_process(
+        self, command: str, name: str, environment: Mapping[str, str]
+    ) -> WorkerProcess:
+        """Another long-running command of driftline's; it is stopped with the deployment."""
+        log = self.root / f"{name}-{len(self.workers)}.log"
+        process = PreparedProcess(["stream", command], {**self.environment, **environment}, log)
+        self.workers.append(WorkerProcess(process, log))
+        return self.workers[-1]
 
     @contextlib.contextmanager
     def serving(self, command: str, **environment: str) -> Iterator[str]:
@@ -161,13 +169,8 @@ class Deployment:
         Left without an error, it is stopped by SIGTERM and must end with 0.
         """
         log = self.root / f"{command}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "stream", command, "--port", "0"],
-                env={**self.environment, "PYTHONUNBUFFERED": "1", **environment},
-                stdout=output,
-                stderr=output,
-            )
+        surroundings = {**self.environment, "PYTHONUNBUFFERED": "1", **environment}
+        process = PreparedProcess(["stream", command, "--port", "0"], surroundings, log)
         told = re.compile(r"driftline's .*(http://[\d.]+:\d+)/")
 
         def is_ready() -> bool:
@@ -183,7 +186,7 @@ class Deployment:
             found = told.search(log.read_text())
             assert found is not None, "it has just been asked"
             yield found[1]
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT_S) == 0, log.read_text()
         finally:
             process.kill()
@@ -280,6 +283,15 @@ class Deployment:
 
     def wait_applied(self, total: int) -> None:
         wait_until(f"{total} events applied", lambda: sum(self.applied().values()) >= total)
+
+
+def _start_python(
+    words: Sequence[str], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *words], env=environment, stdout=output, stderr=output
+        )
 
 
 def create_readable_topics(bootstrap: str, prefix: str) -> None:

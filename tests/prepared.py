@@ -1,10 +1,14 @@
 """Processes of `driftline` that need not import everything first.
 
-Importing what a worker is made of takes seconds of processor time, which hundreds of starts of the
-fault suite would spend each.  So multiprocessing's fork server imports it once, and each process is
-forked from there: a process of its own like any other, with the environment, the log and the exit
-code that `python -m` would give it, to be killed like one.  What it imports besides, it imports
-itself; the server has no threads, no connections and no settings of a deployment.
+Importing what a worker is made of takes seconds of processor time, its language model's child many
+more, and hundreds of starts would spend them each.  So multiprocessing's fork server imports it
+once, and each process is forked from there: a process of its own like any other, with the
+environment, the log and the exit code that `python -m` would give it, to be killed like one.  What
+it imports besides, it imports itself; the server has no threads, no connections and no settings of
+a deployment.  A worker forks the child of its language model in turn, before it has threads of its
+own, instead of spawning it.
+
+Not for measuring memory: such a process holds what others imported.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import stream.language_model
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["stream.cli", "stream.app", "stream.assembly"])
+_CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 class PreparedProcess:
@@ -69,6 +75,7 @@ def _become(words: Sequence[str], environment: Mapping[str, str], log: str) -> N
     os.close(output)
     os.environ.clear()
     os.environ.update(environment)
+    stream.language_model.START_METHOD = "fork"
     module, *arguments = words
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -16,13 +16,13 @@ class MemoryWatch(threading.Thread):
     def __init__(self, pid: int, every_s: float) -> None:
         super().__init__(name="memory", daemon=True)
         self._process = psutil.Process(pid)
-        self._every_s = every_s
+        self.every_s = every_s
         self._ended = threading.Event()
         self._began_s = time.monotonic()
         self.samples: list[tuple[float, float]] = []
 
     def run(self) -> None:
-        while not self._ended.wait(self._every_s):
+        while not self._ended.wait(self.every_s):
             resident = self._process.memory_info().rss / MIB
             self.samples.append((time.monotonic() - self._began_s, resident))
 

@@ -40,7 +40,8 @@ def test_a_slow_worker_drains_its_lag_and_its_memory_settles(
     deployment: Deployment, request: pytest.FixtureRequest, record: Record
 ) -> None:
     lasts_s = SOAK_S if request.config.getoption("--long") else SHORT_SOAK_S
-    worker = deployment.start_wrapped_worker(["tests.faults.slow_worker", str(1.0 / SUSTAINED)])
+    slowly = ["tests.faults.slow_worker", str(1.0 / SUSTAINED)]
+    worker = deployment.start_wrapped_worker(slowly, is_prepared=False)
     worker.wait_ready()
     watch = MemoryWatch(worker.process.pid, lasts_s / 360)
     watch.start()
@@ -86,13 +87,14 @@ def test_a_worker_that_starts_far_behind_catches_up_in_bounded_memory(
     events = synthetic_events(count, users=count // 100, items=ITEMS, partitions=PARTITIONS, seed=5)
     fill(deployment.settings.broker.bootstrap, deployment.topics.events, events)
     began_s = time.monotonic()
-    worker = deployment.start_quick_worker()
-    watch = MemoryWatch(worker.process.pid, 0.25)
+    worker = deployment.start_wrapped_worker(["tests.faults.quick_worker"], is_prepared=False)
+    watch = MemoryWatch(worker.process.pid, count / 4e6)
     watch.start()
     worker.wait_ready()
     ready_s = time.monotonic()
     deployment.wait_committed(count, within_s=900)
     done_s = time.monotonic()
+    time.sleep(3 * watch.every_s)  # three at least, however fast the worker was
     samples = [mib for at, mib in watch.end() if at >= ready_s - began_s]
     assert worker.stop() == 0
     report = run_oracle(deployment.settings, sample_users=SAMPLE)

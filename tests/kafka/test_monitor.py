@@ -5,8 +5,6 @@ Posts are made up: tales are labelled negative, songs positive, and time is the 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -59,16 +57,7 @@ class Newsroom:
 
 
 def start(deployment: Deployment) -> WorkerProcess:
-    log = deployment.root / f"monitor-{len(deployment.workers)}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stream", "monitor"],
-            env={**deployment.environment, **SETTINGS},
-            stdout=output,
-            stderr=output,
-        )
-    made = WorkerProcess(process, log)
-    deployment.workers.append(made)
+    made = deployment.start_process("monitor", "monitor", SETTINGS)
     made.wait_ready()
     return made
 
