@@ -31,7 +31,7 @@ from benchmarks.deployment import (
 )
 from benchmarks.harness import Result, hush_clients, load_average, median_and_range, report, say
 from benchmarks.load import fill, synthetic_events
-from profiles.events import Erasure
+from profiles.erasures import Erasure
 from profiles.key_file import add_key
 from stream.broker import EmbeddedKafka
 from stream.oracle import run_oracle

@@ -48,8 +48,8 @@ from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings, load_settings
 from profiles.evaluation import profiles_before
-from profiles.events import key64
 from profiles.head import Floats
+from profiles.wire import key64
 
 PEERS = PeerEnvironment(".venv-bench-support", "requirements-support-peers.txt")
 PEER = ROOT / "benchmarks" / "support" / "bm25_peer.py"

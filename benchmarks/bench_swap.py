@@ -53,7 +53,7 @@ from benchmarks.plots import figure
 from benchmarks.swap.aftermath import check_records, last_records
 from benchmarks.swap.recall import Past, first_outputs, recall_after
 from benchmarks.swap.watching import Swap, Watcher, loop_lag, swap_phases
-from profiles.events import Item
+from profiles.items import Item
 
 
 def main() -> None:

@@ -23,9 +23,11 @@ from kafka import KafkaProducer
 from benchmarks.harness import ROOT, on_all_cores, pinned
 from learner.bootstrap import bootstrap_release
 from profiles.config import Settings, load_settings
-from profiles.events import Item, ReleaseNotice, encode
+from profiles.items import Item
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.topics import Topics, topic_specs
+from profiles.wire import encode
 from stream.broker import THROUGHPUT, EmbeddedKafka
 from stream.topic_admin import create_topics
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from profiles.events import Event, encode
+from profiles.events import Event
+from profiles.wire import encode
 from stream.user_rights import partition_of
 
 BATCH_BYTES = 500_000

@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.scaling_assumptions import Assumptions, reasons
-from profiles.events import Reason, Recommendation, ScoredItem, encode
+from profiles.answers import Reason, Recommendation, ScoredItem
+from profiles.wire import encode
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 BEGIN, END = "<!-- scaling:begin -->", "<!-- scaling:end -->"

@@ -16,8 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from profiles.answers import Filters, Recommendation
 from profiles.errors import DriftlineError
-from profiles.events import Filters, Item, Recommendation
+from profiles.items import Item
 from stream.client import Driftline
 
 ITEMS = (

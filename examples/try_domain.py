@@ -20,7 +20,7 @@ import msgspec
 
 from profiles.config import load_settings
 from profiles.errors import DriftlineError, SettingsError
-from profiles.events import Item
+from profiles.items import Item
 from stream.client import Driftline
 
 DATA = Path(__file__).parent / "domains"

@@ -29,9 +29,9 @@ from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, base_sha256
 from profiles.errors import LearnerError, ReleaseError
-from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.item_text import item_text
+from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, write_manifest, write_release
 from profiles.signing import sign

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import Item, key64
 from profiles.item_text import TextOf
+from profiles.items import Item
 from profiles.release import Keys
+from profiles.wire import key64
 
 Rows = npt.NDArray[np.int64]
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from learner.kafka_edge import read_messages
 from learner.sampling import ActionWeights
+from profiles.answers import PREDICTION, Recommendation
 from profiles.config import Settings
-from profiles.events import PREDICTION, Event, Recommendation
+from profiles.events import Event
 from profiles.off_policy import Estimate, Floats, snips
 from profiles.sealing import RECOMMENDATION
 from profiles.topics import Topics

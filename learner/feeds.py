@@ -31,20 +31,16 @@ from learner.replay import ReplayBuffer
 from learner.sampling import ActionWeights
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
+from profiles.erasures import decode_erasure
 from profiles.errors import BadMessage
-from profiles.events import (
-    Event,
-    check_key,
-    decode_erasure,
-    decode_event,
-    decode_item,
-    key64,
-)
+from profiles.events import Event, decode_event
 from profiles.item_text import item_text
+from profiles.items import decode_item
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
 from profiles.policies import PolicyBoard
 from profiles.topics import Topics
+from profiles.wire import check_key, key64
 
 log = get_logger("learner.feeds")
 

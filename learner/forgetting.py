@@ -17,8 +17,9 @@ from learner.kafka_edge import send_all
 from learner.publishing import Rounds
 from learner.replay import ReplayBuffer
 from profiles.audit import AuditLog
-from profiles.events import Receipt, encode
+from profiles.erasures import Receipt
 from profiles.logs import get_logger
+from profiles.wire import encode
 
 log = get_logger("learner.forgetting")
 

@@ -19,10 +19,10 @@ from kafka.errors import KafkaError
 from profiles.broker_access import security_options
 from profiles.config import Settings
 from profiles.errors import BadMessage, BrokerError, TopicError
-from profiles.events import decode_json
 from profiles.key_store import KeyMap
 from profiles.sealing import MasterKeys, is_sealed, no_key
 from profiles.topics import Topics
+from profiles.wire import decode_json
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 

@@ -44,9 +44,9 @@ from learner.tracking import told
 from learner.unknown_tokens import show_unknown, tell_unknown
 from profiles.config import Settings
 from profiles.errors import LearnerError, ReleaseError
-from profiles.events import ReleaseNotice
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.release import Manifest, Release, read_manifest
 from profiles.tracing import NO_TRACES, Traces

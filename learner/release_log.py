@@ -17,9 +17,10 @@ from profiles.audit import AuditLog
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.events import PolicyOrder, ReleaseNotice, encode
+from profiles.notices import PolicyOrder, ReleaseNotice
 from profiles.policies import PolicyBoard
 from profiles.topics import Topics
+from profiles.wire import encode
 
 
 def read_board(settings: Settings) -> ReleaseBoard:

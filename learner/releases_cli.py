@@ -14,7 +14,7 @@ from learner.opening import open_trusted
 from learner.release_log import announce, read_board, read_freeze, rollback_notices
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.events import ReleaseNotice
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.release import Manifest, Release, read_manifest
 

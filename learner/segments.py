@@ -13,7 +13,8 @@ import numpy as np
 from learner.records import EVENT, Row, to_segment
 from learner.sampling import Segment
 from profiles.errors import LearnerError
-from profiles.events import Event, key64
+from profiles.events import Event
+from profiles.wire import key64
 
 
 def segments_of_rows(rows: Iterable[Row]) -> list[Segment]:

@@ -36,8 +36,9 @@ from learner.text_cache import load_text
 from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.errors import LearnerError, SettingsError
-from profiles.events import Event, Item
+from profiles.events import Event
 from profiles.item_text import item_text
+from profiles.items import Item
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore
 from profiles.release import open_release

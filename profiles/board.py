@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from profiles.errors import BadMessage
-from profiles.events import ReleaseNotice, decode_notice
+from profiles.notices import ReleaseNotice, decode_notice
 
 SERVED = ("serving", "retired")
 

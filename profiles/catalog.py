@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import Item, key64
 from profiles.item_text import TextOf
+from profiles.items import Item
+from profiles.wire import key64
 
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.intp]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import MAX_ID_LENGTH
+from profiles.wire import MAX_ID_LENGTH
 
 Words = npt.NDArray[np.uint64]
 

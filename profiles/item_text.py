@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from string import Formatter
 
-from profiles.events import Item
+from profiles.items import Item
 from profiles.settings.data import DataSettings
 
 TextOf = Callable[[Item], str]

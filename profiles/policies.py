@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from profiles.errors import BadMessage
-from profiles.events import PolicyOrder, decode_json
 from profiles.logs import get_logger
+from profiles.notices import PolicyOrder
+from profiles.wire import decode_json
 
 log = get_logger("profiles.policies")
 

@@ -14,9 +14,9 @@ import hmac
 import re
 from dataclasses import dataclass
 
-from profiles.events import check_key
 from profiles.key_file import VersionedKeys, read_keys
 from profiles.settings.privacy import PrivacySettings
+from profiles.wire import check_key
 
 _FORM = re.compile(r"p([1-9][0-9]{0,9})-[A-Za-z0-9_-]{43}", re.ASCII)
 

@@ -31,8 +31,8 @@ from safetensors.numpy import save as save_tensors
 from profiles.calibration import Calibration
 from profiles.confidence import Confidence
 from profiles.errors import ReleaseRefused
-from profiles.events import key64
 from profiles.head import Floats, Head, HeadShape
+from profiles.wire import key64
 
 FORMAT = 1
 FILES = (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import OutcomeCell
+from profiles.notices import OutcomeCell
 
 BUCKETS = 64
 HIT_RANKS = 10

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Keys, Rows
-from profiles.events import key64
 from profiles.head import Floats, Head, embed_items
 from profiles.state import SAID, Records
 from profiles.updater import KNOWN_ITEM_EVENTS
+from profiles.wire import key64
 
 ROOM = 10_000
 """Texts whose vectors a space keeps: at 64 dimensions about 4 MB."""

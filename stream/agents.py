@@ -18,17 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from profiles.answers import PREDICTION, Request, decode_request
 from profiles.errors import BadMessage, DriftlineError
-from profiles.events import (
-    PREDICTION,
-    Request,
-    check_size,
-    decode_request,
-    decode_user,
-)
 from profiles.head import Floats
+from profiles.items import decode_user
 from profiles.space import Space
 from profiles.tracing import NO_SPAN
+from profiles.wire import check_size
 from stream.admission import DETAIL, REASON, blank
 from stream.broadcast import Broadcast
 from stream.chunks import Chunk, ChunkApp, ChunkSchema, Parsed

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from profiles.events import MAX_K, Filters, Reason, Recommendation
+from profiles.answers import MAX_K, Filters, Reason, Recommendation
 from stream.cli_options import AsJson, Bootstrap, Config, print_json, read_settings
 
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="At least one of these.")]

@@ -16,9 +16,10 @@ import numpy as np
 
 from profiles.catalog import Catalog, Rows
 from profiles.errors import BadMessage
-from profiles.events import Item, check_key, check_size, decode_item
+from profiles.items import Item, decode_item
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
+from profiles.wire import check_key, check_size
 from stream.broadcast import Broadcast
 from stream.chunks import Chunk, Parsed
 from stream.codecs import DeadLetter

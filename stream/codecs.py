@@ -22,17 +22,9 @@ from profiles.applying import Batch
 from profiles.catalog import Catalog, Rows
 from profiles.errors import BadMessage
 from profiles.event_keys import event_keys
-from profiles.events import (
-    MAX_VALUE,
-    Event,
-    check_action,
-    check_event,
-    check_key,
-    check_said,
-    check_size,
-    parse_event,
-)
+from profiles.events import Event, check_action, check_event, check_said, parse_event
 from profiles.said import TextMemory, text_key
+from profiles.wire import MAX_VALUE, check_key, check_size
 from stream.chunks import Parsed
 
 MAX_KEPT_VALUE = 60_000.0

@@ -22,7 +22,12 @@ from typing import Any
 
 import msgspec
 
-from profiles import events
+from profiles.answers import Recommendation, Request
+from profiles.erasures import Erasure, Receipt
+from profiles.events import Event, Saying
+from profiles.items import Item, User
+from profiles.notices import OutcomeWindow, PolicyOrder, ReleaseNotice
+from profiles.opinions import Alert, Label
 from profiles.topics import DEAD_LETTERED, DEFAULT_PREFIX, Topics, topic_specs
 from stream.api.app import openapi_document
 from stream.command_reference import cli_page
@@ -53,18 +58,18 @@ class Channel:
 
 
 CHANNELS = (
-    Channel("events", events.Event, True, "What users do.", (events.Saying,)),
-    Channel("items", events.Item, True, "What can be recommended; a tombstone removes an item."),
-    Channel("users", events.User, True, "What users say about themselves; a tombstone forgets it."),
-    Channel("requests", events.Request, True, "Asks for recommendations now."),
-    Channel("erasures", events.Erasure, True, "Asks to forget a user."),
-    Channel("recommendations", events.Recommendation, False, "Answers, to events and requests."),
-    Channel("receipts", events.Receipt, False, "What was erased, where and when."),
-    Channel("labels", events.Label, True, "What people say that items say; for the monitor."),
-    Channel("alerts", events.Alert, False, "Opinion of an entity turned bad, or that is over."),
-    Channel("releases", events.ReleaseNotice, None, "Which model release serves."),
-    Channel("outcomes", events.OutcomeWindow, None, "How releases do live, as sums."),
-    Channel("policies", events.PolicyOrder, None, "What people ordered: blocks, a freeze."),
+    Channel("events", Event, True, "What users do.", (Saying,)),
+    Channel("items", Item, True, "What can be recommended; a tombstone removes an item."),
+    Channel("users", User, True, "What users say about themselves; a tombstone forgets it."),
+    Channel("requests", Request, True, "Asks for recommendations now."),
+    Channel("erasures", Erasure, True, "Asks to forget a user."),
+    Channel("recommendations", Recommendation, False, "Answers, to events and requests."),
+    Channel("receipts", Receipt, False, "What was erased, where and when."),
+    Channel("labels", Label, True, "What people say that items say; for the monitor."),
+    Channel("alerts", Alert, False, "Opinion of an entity turned bad, or that is over."),
+    Channel("releases", ReleaseNotice, None, "Which model release serves."),
+    Channel("outcomes", OutcomeWindow, None, "How releases do live, as sums."),
+    Channel("policies", PolicyOrder, None, "What people ordered: blocks, a freeze."),
     Channel("profiles", None, None, "Changelog of the workers' stores; its bytes are internal."),
     Channel("keys", None, None, "Users' data keys, wrapped by the master key."),
 )
@@ -89,8 +94,8 @@ def schemas() -> dict[str, Json]:
 
 def standalone(name: str) -> Json:
     """The schema of one message in a document of its own, what it refers to included."""
-    kind = getattr(events, name)
-    _, components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    kinds = {kind.__name__: kind for channel in CHANNELS for kind in channel.messages}
+    _, components = msgspec.json.schema_components([kinds[name]], ref_template="#/$defs/{name}")
     own = _tidy(components.pop(name))
     document: Json = {"$schema": DIALECT, "$id": f"driftline/{name}.v1.json", **own}
     if components:

@@ -26,9 +26,9 @@ import msgspec
 from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.errors import TopicError
-from profiles.events import Id
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import DEAD_LETTERED, Topics
+from profiles.wire import Id
 from stream.letters import is_tombstone, original_of, standing, told
 from stream.oracle.records import Raw, read_topic
 from stream.outbox import Outbox

@@ -18,10 +18,11 @@ from typing import Any
 
 import msgspec
 
+from profiles.erasures import Receipt, decode_erasure
 from profiles.errors import BadMessage
-from profiles.events import Receipt, decode_erasure, encode
 from profiles.fences import Fence, record_of
 from profiles.key_store import topic_key
+from profiles.wire import encode
 from stream.chunks import Chunk
 from stream.codecs import DeadLetter, check_user_key
 from stream.letters_of_users import find_letters

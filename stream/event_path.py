@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from profiles.answers import Request
 from profiles.applying import Applied, Batch, judge
 from profiles.catalog import Catalog, Rows
-from profiles.events import Request
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rate_cap import RateCap

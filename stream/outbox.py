@@ -22,9 +22,9 @@ from aiokafka.errors import KafkaError
 
 from profiles.broker_access import security_options
 from profiles.errors import BrokerError, TopicError
-from profiles.events import check_key
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import MESSAGE_BYTES
+from profiles.wire import check_key
 
 WINDOW = 10_000
 """Messages in flight before the older half is awaited: bounds memory, costs no speed."""

@@ -16,20 +16,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from profiles.answers import Filters, Reason, Recommendation, Request, ScoredItem, output_id
 from profiles.catalog import Catalog, Rows
 from profiles.confidence import is_empty
-from profiles.events import (
-    Filters,
-    Item,
-    Reason,
-    Recommendation,
-    Request,
-    ScoredItem,
-    encode,
-    output_id,
-)
 from profiles.exploration import Policy, Slates, explore
 from profiles.head import Floats
+from profiles.items import Item
 from profiles.metrics import WorkerMetrics
 from profiles.reasons import event_shares
 from profiles.rules import Rules, Ruling, pool_size, rerank
@@ -37,6 +29,7 @@ from profiles.scoring import Ranked, best_of, queries, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records
+from profiles.wire import encode
 from stream.exposure import Exposure
 
 ANSWERED_AT_ONCE = 128

@@ -10,9 +10,10 @@ import time
 from profiles.audit import AuditLog
 from profiles.config import Settings
 from profiles.errors import SettingsError
-from profiles.events import PolicyKind, PolicyOrder, check_key, encode
+from profiles.notices import PolicyKind, PolicyOrder
 from profiles.policies import PolicyBoard
 from profiles.topics import Topics
+from profiles.wire import check_key, encode
 from stream.oracle.records import read_topic
 from stream.outbox import Outbox
 

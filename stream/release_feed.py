@@ -22,9 +22,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from profiles.errors import BadMessage, ModelError, ReleaseError, ReleaseRefused
-from profiles.events import ReleaseNotice, decode_notice
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
+from profiles.notices import ReleaseNotice, decode_notice
 from profiles.registry import ReleaseStore
 from profiles.release import Expected, Release, check_probe, open_release
 from profiles.signing import check_signature

@@ -23,9 +23,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from profiles.errors import SettingsError
-from profiles.events import Event, encode
+from profiles.events import Event
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
+from profiles.wire import encode
 from stream.datasets import Dataset
 from stream.outbox import Outbox
 from stream.pacing import Gate, Pace

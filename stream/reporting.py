@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from profiles.events import OutcomeWindow, encode
 from profiles.metrics import WorkerMetrics
+from profiles.notices import OutcomeWindow
 from profiles.settings.learning import RolloutSettings
+from profiles.wire import encode
 from stream.event_path import EventPath
 from stream.publisher import Message, Publisher, Sent
 from stream.release_feed import ReleaseFeed

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from profiles.events import key64
 from profiles.fences import Fences
 from profiles.key_store import KeyStore
 from profiles.store import PartitionStore
+from profiles.wire import key64
 from stream.codecs import Decoded
 from stream.due import Owed
 from stream.publisher import Message

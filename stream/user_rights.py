@@ -17,13 +17,14 @@ import msgspec
 from kafka.partitioner.default import murmur2
 
 from profiles.config import Settings
+from profiles.erasures import Erasure, Receipt
 from profiles.errors import BadMessage, BrokerError
-from profiles.events import Erasure, Receipt, check_key, decode_json, encode
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout, decode_records, read_history
 from profiles.topics import DEAD_LETTERED, Topics
+from profiles.wire import check_key, decode_json, encode
 from stream.dead_letters import read_letters
 from stream.letters import users_in
 from stream.oracle.catalogue import read_catalogue

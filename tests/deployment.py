@@ -24,12 +24,16 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from learner.bootstrap import bootstrap_release
 from learner.release_log import read_board
+from profiles.answers import Recommendation
 from profiles.config import Settings, load_settings
-from profiles.events import Event, Item, Recommendation, ReleaseNotice, decode_json, encode
+from profiles.events import Event
 from profiles.fences import is_fence
+from profiles.items import Item
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.state import RecordLayout, decode_records
 from profiles.topics import Topics, topic_specs
+from profiles.wire import decode_json, encode
 from stream.topic_admin import create_topics
 from tests.prepared import PreparedProcess
 

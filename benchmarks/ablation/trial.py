@@ -25,9 +25,9 @@ from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.evaluation import gains
-from profiles.events import key64
 from profiles.head import Floats
 from profiles.release import Keys
+from profiles.wire import key64
 
 LEARNED, JUDGED = 0.7, 0.8
 STOPPING = 0.1

@@ -22,8 +22,8 @@ from learner.records import Row
 from learner.sampling import ActionWeights
 from profiles.config import Settings
 from profiles.evaluation import UserSequence
-from profiles.events import key64
 from profiles.release import Keys
+from profiles.wire import key64
 
 RETURN_GAP_S = 7 * 86_400.0
 """A user who was silent for so long has come back."""

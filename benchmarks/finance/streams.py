@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.finance.texts import Part
-from profiles.events import Alert
+from profiles.opinions import Alert
 from profiles.settings.monitor import MonitorSettings
 from stream.monitor.book import OpinionBook
 from stream.monitor.classes import SENTIMENTS, Doubles, Rows

@@ -26,8 +26,8 @@ from learner.objectives import Objective
 from learner.sampling import ActionWeights, Segment, Windows, join, make_windows
 from learner.stepping import batch_loss
 from profiles.config import Settings
-from profiles.events import key64
 from profiles.settings.learning import LearnerSettings
+from profiles.wire import key64
 
 SEEN = 10.0
 """Events said to stand behind each item, so that its own vector counts beside its text."""

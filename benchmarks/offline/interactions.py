@@ -19,7 +19,7 @@ from benchmarks.offline.exchange import Task
 from benchmarks.offline.histories import Bools, Doubles, Floats, Ints
 from benchmarks.offline.protocols import Split
 from profiles.errors import DatasetError
-from profiles.events import Item
+from profiles.items import Item
 from stream.datasets import Codes, Dataset, EventTable, load_dataset
 
 

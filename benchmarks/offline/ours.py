@@ -35,7 +35,8 @@ from learner.trainer import train_round
 from profiles.config import Settings as ProductSettings
 from profiles.config import load_settings
 from profiles.evaluation import UserSequence, gains, prequential
-from profiles.events import Item, key64
+from profiles.items import Item
+from profiles.wire import key64
 
 MODEL_FIELDS = ("dim", "hidden", "layers", "lora_rank")
 PREQUENTIAL = "prequential"

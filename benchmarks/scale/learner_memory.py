@@ -21,9 +21,9 @@ from learner.records import EVENT, Row
 from learner.replay import ReplayBuffer
 from learner.rounds import plan_round
 from profiles.config import load_settings
-from profiles.events import key64
 from profiles.head import HeadShape
 from profiles.release import Manifest
+from profiles.wire import key64
 
 FRESH_EVENTS = 20_000
 FRESH_EACH = 20

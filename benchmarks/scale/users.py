@@ -23,12 +23,12 @@ from benchmarks.scale.growth import exponent
 from benchmarks.scale.synthetic import profiles, random_head, typical_events
 from profiles.catalog import Catalog
 from profiles.config import Settings
-from profiles.events import key64
 from profiles.metrics import WorkerMetrics
 from profiles.release import ItemTable, Manifest, Release
 from profiles.space import Space
 from profiles.state import RecordLayout, encode_records
 from profiles.store import PartitionStore, Watermark
+from profiles.wire import key64
 from stream.codecs import Rules, decode_chunk
 from stream.event_path import EventPath
 from stream.source import Part, Source

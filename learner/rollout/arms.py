@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import OutcomeCell
+from profiles.notices import OutcomeCell
 from profiles.rollout import BUCKETS
 
 TAU = 0.03

@@ -34,9 +34,9 @@ from learner.rollout.stages import Rollout, Stage, Verdict, begin, decide, figur
 from learner.sampling import ActionWeights
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.events import OutcomeWindow, ReleaseNotice
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
+from profiles.notices import OutcomeWindow, ReleaseNotice
 from profiles.registry import ReleaseStore
 
 log = get_logger("learner.rollout")

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from learner.kafka_edge import close_on_error, end_offsets, open_consumer, partitions_of, poll
 from profiles.config import Settings
 from profiles.errors import BadMessage
-from profiles.events import OutcomeWindow, decode_json
 from profiles.logs import get_logger
+from profiles.notices import OutcomeWindow
 from profiles.topics import Topics
+from profiles.wire import decode_json
 
 log = get_logger("learner.outcomes")
 

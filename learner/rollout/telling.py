@@ -8,7 +8,7 @@ from learner.kafka_edge import read_messages
 from learner.release_log import read_board, read_freeze
 from learner.rollout.arms import Arm
 from profiles.config import Settings
-from profiles.events import OutcomeWindow, PolicyOrder, ReleaseNotice
+from profiles.notices import OutcomeWindow, PolicyOrder, ReleaseNotice
 from profiles.topics import Topics
 
 

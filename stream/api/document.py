@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from profiles import events
+from profiles.answers import Reason, Recommendation, ScoredItem
+from profiles.items import User
+from profiles.notices import PolicyOrder, ReleaseNotice
 from stream.api.views import (
     VIEWS,
     Accepted,
@@ -47,17 +49,17 @@ REFUSALS = {
     504: "No worker answered in time",
 }
 _AT_S = 1_764_081_360.0
-_REASON = events.Reason("history", 0.7, "tent-1", "Two-person tent", "outdoor")
+_REASON = Reason("history", 0.7, "tent-1", "Two-person tent", "outdoor")
 EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
     EventIn: EventIn(user_id="alice", item_id="tent-1", action="like"),
     Accepted: Accepted(["7f0c6a52c0b74f6c8f3d1f2b9d3c1a10"]),
-    events.User: events.User("bob", "camping with children, light gear"),
+    User: User("bob", "camping with children, light gear"),
     ErasureIn: ErasureIn("alice", "asked by letter"),
     Declared: Declared("alice"),
     ErasureAccepted: ErasureAccepted("0b8f6a52c0b74f6c8f3d1f2b9d3c1a11"),
-    events.Recommendation: events.Recommendation(
+    Recommendation: Recommendation(
         "5e0d0b1c2a3f4e5d6c7b8a9f0e1d2c3b", "alice",
-        [events.ScoredItem("bag-1", 2.31, "Sleeping bag", [_REASON])],
+        [ScoredItem("bag-1", 2.31, "Sleeping bag", [_REASON])],
         "r00002-0123456789abcdef", "r00002-0123456789abcdef", 7, "event", "e-17", 3, 1041, _AT_S,
         _AT_S - 0.02,
     ),
@@ -69,13 +71,13 @@ EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
     Releases: Releases(
         "r00002-0123456789abcdef",
         [
-            events.ReleaseNotice(
+            ReleaseNotice(
                 "r00002-0123456789abcdef", "serving", 4, "data/releases",
                 "r00001-fedcba9876543210", _AT_S, "no harm found in canary",
                 {"recent_ndcg10_candidate": 0.11},
             )
         ],
-        events.PolicyOrder("freeze", "releases", True, "incident 12", _AT_S),
+        PolicyOrder("freeze", "releases", True, "incident 12", _AT_S),
     ),
     Problem: Problem("unknown-action", "action 'sneeze' has no weight; add it to the setting ..."),
 }  # fmt: skip
@@ -106,7 +108,7 @@ def takes(kind: type[msgspec.Struct], many: bool = False) -> Json:
 
 def components(with_token: bool, more: Sequence[type[msgspec.Struct]] = ()) -> Json:
     """Schemas of every body, and of more, by name; and the token, where there is one."""
-    kinds = [*VIEWS, events.Recommendation, events.ReleaseNotice, events.User, *more]
+    kinds = [*VIEWS, Recommendation, ReleaseNotice, User, *more]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     found: Json = {
         "schemas": {

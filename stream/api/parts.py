@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from profiles.answers import Filters, Recommendation
 from profiles.config import Settings
-from profiles.events import Event, Filters, Recommendation, Scalar
+from profiles.events import Event
+from profiles.wire import Scalar
 from stream.api.read_model import ReadModel
 
 Why = Callable[[], str | None]

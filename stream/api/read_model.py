@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from profiles.answers import PREDICTION, Recommendation
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
-from profiles.events import PREDICTION, Recommendation, decode_item, decode_json, key64
 from profiles.fences import is_fence
+from profiles.items import decode_item
 from profiles.key_store import KeyMap
 from profiles.policies import PolicyBoard
 from profiles.pseudonyms import Pseudonyms, names_of
@@ -30,6 +31,7 @@ from profiles.said import Tail, read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
 from profiles.state import RecordLayout, Records, decode_records, read_history
 from profiles.topics import Topics
+from profiles.wire import decode_json, key64
 from stream.api.newest import Newest
 from stream.api.views import CatalogueItem, Items, PastEvent, Profile, Releases
 

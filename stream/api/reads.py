@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from profiles.events import MAX_ID_LENGTH, MAX_K, MAX_TAGS, Filters, Recommendation, check_key
+from profiles.answers import MAX_K, Filters, Recommendation
+from profiles.wire import MAX_ID_LENGTH, MAX_TAGS, check_key
 from stream.api.bodies import json_response
 from stream.api.document import answers
 from stream.api.guard import problem

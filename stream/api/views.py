@@ -6,7 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from profiles.events import Context, Id, PolicyOrder, ReleaseNotice, Said
+from profiles.events import Said
+from profiles.notices import PolicyOrder, ReleaseNotice
+from profiles.wire import Context, Id
 
 MAX_EVENTS = 1_000
 

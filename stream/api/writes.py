@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from profiles.errors import BadMessage
-from profiles.events import Event, User
+from profiles.events import Event
+from profiles.items import User
 from stream.api.bodies import json_body, json_response
 from stream.api.document import answers, takes
 from stream.api.parts import Parts

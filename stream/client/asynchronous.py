@@ -24,24 +24,17 @@ from typing import Any, Self
 import msgspec
 from aiokafka.errors import KafkaError
 
+from profiles.answers import Filters, Recommendation, Request
 from profiles.config import Settings, load_settings
+from profiles.erasures import Erasure
 from profiles.errors import BrokerError, ReleaseError, SettingsError
-from profiles.events import (
-    Context,
-    Erasure,
-    Event,
-    Filters,
-    Item,
-    Recommendation,
-    Request,
-    Scalar,
-    User,
-    check_key,
-)
+from profiles.events import Event
+from profiles.items import Item, User
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.sealing import MasterKeys
 from profiles.topics import Topics
 from profiles.tracing import current_headers
+from profiles.wire import Context, Scalar, check_key
 from stream.client.payloads import Contract, Payload
 from stream.client.reading import AnswerDesk, Subscription, open_reader
 from stream.key_feed import KeyFeed

@@ -16,9 +16,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from profiles.answers import Filters, Recommendation
 from profiles.config import Settings
-from profiles.events import Context, Event, Filters, Item, Recommendation, Scalar
+from profiles.events import Event
+from profiles.items import Item
 from profiles.pseudonyms import Pseudonyms
+from profiles.wire import Context, Scalar
 from stream.client.asynchronous import AsyncDriftline
 from stream.client.reading import Subscription
 

@@ -12,25 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from profiles.answers import Request, decode_request
 from profiles.config import Settings
+from profiles.erasures import Erasure, decode_erasure
 from profiles.errors import BadMessage
-from profiles.events import (
-    Erasure,
-    Event,
-    Item,
-    Request,
-    User,
-    check_action,
-    check_key,
-    check_size,
-    decode_erasure,
-    decode_event,
-    decode_item,
-    decode_request,
-    decode_user,
-    encode,
-)
+from profiles.events import Event, check_action, decode_event
+from profiles.items import Item, User, decode_item, decode_user
 from profiles.pseudonyms import Pseudonyms, names_of
+from profiles.wire import check_key, check_size, encode
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 Payload = tuple[str, bytes | None]

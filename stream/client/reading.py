@@ -17,11 +17,12 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from profiles.answers import PREDICTION, Recommendation
 from profiles.broker_access import security_options
 from profiles.errors import BadMessage, BrokerError, DriftlineError, NoAnswerError, SealError
-from profiles.events import PREDICTION, Recommendation, decode_json
 from profiles.sealing import RECOMMENDATION, is_sealed, no_key
 from profiles.settings.kafka import BrokerSettings
+from profiles.wire import decode_json
 from stream.following import in_background
 from stream.key_feed import KeyFeed
 from stream.outbox import connect, topic_partitions

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from profiles.config import Settings
-from profiles.events import PolicyOrder, ReleaseNotice
+from profiles.notices import PolicyOrder, ReleaseNotice
 from profiles.release import Manifest, Release
 from stream.api.bodies import json_body, json_response
 from stream.api.document import answers, takes

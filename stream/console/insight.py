@@ -19,8 +19,8 @@ import numpy as np
 from profiles.catalog import Catalog, Keys
 from profiles.config import Settings
 from profiles.errors import BadMessage, ReleaseError
-from profiles.events import decode_item
 from profiles.item_text import item_text
+from profiles.items import decode_item
 from profiles.rebuild import rebuild
 from profiles.release import Release
 from profiles.scoring import Ranked, recommend

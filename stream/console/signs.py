@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from profiles.answers import Recommendation
 from profiles.errors import BadMessage
-from profiles.events import OutcomeWindow, Recommendation, decode_json
+from profiles.notices import OutcomeWindow
 from profiles.topics import DEAD_LETTERED, Topics
+from profiles.wire import decode_json
 from stream.api.read_model import Source
 from stream.dead_letters import LetterAt
 from stream.letters import is_tombstone, original_of

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from profiles.events import Id
+from profiles.wire import Id
 from stream.dead_letters import LetterAt
 
 REPLAYED_AT_ONCE = 200

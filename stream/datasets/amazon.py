@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from profiles.errors import DatasetError
-from profiles.events import MAX_ID_LENGTH, MAX_TAGS, MAX_TEXT_LENGTH, Item
+from profiles.items import Item
+from profiles.wire import MAX_ID_LENGTH, MAX_TAGS, MAX_TEXT_LENGTH
 from stream.datasets.dataset import Codes, Dataset, EventTable
 
 MILLISECONDS = 1e11  # no time in seconds is larger before the year 5138

@@ -16,7 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiles.errors import DatasetError
-from profiles.events import MAX_ID_LENGTH, Event, Item, Scalar, User
+from profiles.events import Event
+from profiles.items import Item, User
+from profiles.wire import MAX_ID_LENGTH, Scalar
 
 
 @dataclass(frozen=True, slots=True)

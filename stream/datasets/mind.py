@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from profiles.errors import DatasetError
-from profiles.events import Item
+from profiles.items import Item
 from stream.datasets.dataset import Codes, Dataset, EventTable
 
 TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"

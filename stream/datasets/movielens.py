@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from profiles.errors import DatasetError
-from profiles.events import Item, User
+from profiles.items import Item, User
 from stream.datasets.dataset import Codes, Dataset, EventTable
 
 BUNDLED_PACKAGE = "recbole"

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import SettingsError
-from profiles.events import Item
+from profiles.items import Item
 from stream.datasets.dataset import Codes, Dataset, EventTable
 
 TOPICS: dict[str, tuple[str, ...]] = {

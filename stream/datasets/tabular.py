@@ -25,7 +25,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiles.errors import DatasetError
-from profiles.events import MAX_ID_LENGTH, MAX_TAGS, MAX_TEXT_LENGTH, Item
+from profiles.items import Item
+from profiles.wire import MAX_ID_LENGTH, MAX_TAGS, MAX_TEXT_LENGTH
 from stream.datasets.dataset import Codes, Dataset, EventTable
 
 EVENT_GUESSES: Mapping[str, tuple[str, ...]] = {

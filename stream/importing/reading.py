@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profiles.errors import BadMessage, DatasetError, SettingsError
-from profiles.events import Event, Item
+from profiles.events import Event
+from profiles.items import Item
 from stream.client.payloads import Contract
 from stream.importing.ga4 import open_ga4
 from stream.importing.gorse import open_gorse

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from profiles.errors import BadMessage, DatasetError
-from profiles.events import MAX_ID_LENGTH, MAX_TEXT_LENGTH, Event, Item
+from profiles.events import Event
+from profiles.items import Item
+from profiles.wire import MAX_ID_LENGTH, MAX_TEXT_LENGTH
 from stream.datasets.tabular import UNITS_S
 
 Number = str | int | float

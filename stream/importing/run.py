@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from profiles.config import Settings
-from profiles.events import Item
+from profiles.items import Item
 from profiles.topics import Topics
 from stream.client.payloads import Contract
 from stream.importing.reading import Reject, Row, read_rows

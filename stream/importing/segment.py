@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from profiles.events import Event, decode_json
+from profiles.events import Event
+from profiles.wire import decode_json
 from stream.importing.rows import (
     Actions,
     Found,

@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from profiles.events import Alert, Evidence
+from profiles.opinions import Alert, Evidence
 from profiles.settings.monitor import MonitorSettings
 from stream.monitor.surge import Change, SurgeDetector
 from stream.monitor.windows import Cell, Opinion, Season

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ModelError
-from profiles.events import key64
 from profiles.head import Floats
+from profiles.wire import key64
 
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from profiles.events import Item, Label
 from profiles.item_text import TextOf
+from profiles.items import Item
+from profiles.opinions import Label
 
 LABELLED = 5_000
 """Most labelled texts that a head is trained on, the newest: more take time at a swap."""

@@ -23,19 +23,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage, ReleaseError, ReleaseRefused
-from profiles.events import (
-    Alert,
-    check_key,
-    check_size,
-    decode_item,
-    decode_json,
-    decode_label,
-    encode,
-)
 from profiles.item_text import item_text
+from profiles.items import decode_item
 from profiles.logs import get_logger
 from profiles.metrics import MonitorMetrics
+from profiles.opinions import Alert, decode_label
 from profiles.topics import Topics
+from profiles.wire import check_key, check_size, decode_json, encode
 from stream.chunks import Record
 from stream.codecs import DeadLetter
 from stream.monitor.book import OpinionBook

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import key64
+from profiles.wire import key64
 from stream.oracle.records import Raw
 
 

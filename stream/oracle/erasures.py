@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiles.events import PREDICTION
+from profiles.answers import PREDICTION
 from profiles.state import RecordLayout, decode_records
 from stream.letters import is_tombstone, original_of, place, standing, users_in
 from stream.oracle.records import Raw

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.config import Settings
-from profiles.events import key64
 from profiles.head import Floats
+from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue
 from stream.oracle.records import Raw
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
-from profiles.events import key64
 from profiles.head import Floats, Head, embed_items
 from profiles.registry import ReleaseStore
 from profiles.release import Expected, Manifest, Release, open_release, read_manifest
 from profiles.settings.learning import ModelSettings
 from profiles.updater import KNOWN_ITEM_EVENTS
+from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue
 
 Encode = Callable[[Release, list[str]], Floats]

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiles.events import key64
 from profiles.scoring import INTEREST_FADE_EVENTS
+from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue
 from stream.oracle.changelog import Changelog
 from stream.oracle.ledger import Ints, Ledger, Place

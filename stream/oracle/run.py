@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from profiles.config import Settings
 from profiles.errors import BadMessage
-from profiles.events import decode_notice, key64
+from profiles.notices import decode_notice
 from profiles.registry import ReleaseStore
 from profiles.sealing import PROFILE, RECOMMENDATION
 from profiles.state import RecordLayout
 from profiles.topics import DEAD_LETTERED, Topics
+from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue, read_catalogue
 from stream.oracle.changelog import Changelog, read_changelog
 from stream.oracle.erasures import (

@@ -15,8 +15,10 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from profiles.events import Event, Item, encode
+from profiles.events import Event
+from profiles.items import Item
 from profiles.topics import topic_specs
+from profiles.wire import encode
 from stream.broker import EmbeddedKafka
 from stream.topic_admin import create_topics
 from tests.deployment import WAIT_S, Deployment, deploy, make_events, wait_until

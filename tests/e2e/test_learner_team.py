@@ -19,9 +19,10 @@ from learner.round_types import Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment
 from learner.trainer import SharedRound, train_round
 from profiles.config import load_settings
-from profiles.events import Item, key64
+from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import open_release
+from profiles.wire import key64
 
 pytestmark = pytest.mark.e2e
 

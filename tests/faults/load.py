@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from profiles.events import Event, encode
+from profiles.events import Event
+from profiles.wire import encode
 from tests.deployment import ITEMS, Deployment, make_events
 
 USERS = 40

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from profiles.events import Item, encode
+from profiles.items import Item
+from profiles.wire import encode
 from stream.oracle.run import run_oracle
 from tests.deployment import ITEMS, Deployment, wait_until
 from tests.faults.poison import DAY_S, MISSING, POISON

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from profiles.events import Recommendation, decode_json
+from profiles.answers import Recommendation
+from profiles.wire import decode_json
 from stream.broker import EmbeddedKafka
 from stream.oracle.records import read_topic
 from stream.oracle.run import run_oracle

@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 import pytest
 
-from profiles.events import encode
+from profiles.wire import encode
 from tests.deployment import ITEMS, Deployment, make_events, wait_until
 
 pytestmark = pytest.mark.kafka

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from profiles.answers import Filters, Recommendation
+from profiles.erasures import Receipt
 from profiles.errors import BadMessage, NoAnswerError
-from profiles.events import Filters, Item, Receipt, Recommendation, decode_json, encode
+from profiles.items import Item
+from profiles.wire import decode_json, encode
 from stream.client import AsyncDriftline, Driftline
 from tests.deployment import Deployment, make_events, wait_until
 

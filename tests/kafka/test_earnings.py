@@ -8,8 +8,10 @@ import pytest
 from kafka import KafkaProducer
 from typer.testing import CliRunner
 
-from profiles.events import Event, Recommendation, ScoredItem, encode
+from profiles.answers import Recommendation, ScoredItem
+from profiles.events import Event
 from profiles.topics import Topics
+from profiles.wire import encode
 from stream.broker import EmbeddedKafka
 from stream.cli import app
 

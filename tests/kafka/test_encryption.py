@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from profiles.answers import Recommendation
 from profiles.errors import SealError
-from profiles.events import Recommendation
 from profiles.key_file import add_key
 from profiles.sealing import is_sealed
 from stream.client import AsyncDriftline

@@ -15,8 +15,8 @@ from profiles.access_control import ROLES, Role, grants
 from profiles.broker_access import security_options
 from profiles.config import Settings
 from profiles.errors import BrokerError, SettingsError
-from profiles.events import encode
 from profiles.topics import topic_specs
+from profiles.wire import encode
 from stream.doctor import Finding, examine
 from stream.kafka_rights import operations_on_groups
 from stream.outbox import Outbox

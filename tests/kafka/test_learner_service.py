@@ -28,11 +28,15 @@ from learner.rounds import load_plan
 from learner.sampling import ActionWeights
 from learner.service import learner_directory, run_learner
 from profiles.config import Settings, load_settings
+from profiles.erasures import Erasure, Receipt
 from profiles.errors import BrokerError, ReleaseError, TopicError
-from profiles.events import Erasure, Event, Item, Receipt, ReleaseNotice, decode_json, encode, key64
+from profiles.events import Event
+from profiles.items import Item
 from profiles.metrics import LearnerMetrics
+from profiles.notices import ReleaseNotice
 from profiles.release import Manifest, open_release
 from profiles.topics import Topics
+from profiles.wire import decode_json, encode, key64
 
 USERS, ITEMS = 40, 60
 WAIT_S = 120.0

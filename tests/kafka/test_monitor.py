@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from profiles.events import Alert, Item, Label, decode_json, encode
+from profiles.items import Item
+from profiles.opinions import Alert, Label
+from profiles.wire import decode_json, encode
 from stream.letters import original_of, told
 from tests.deployment import ITEMS, WAIT_S, Deployment, WorkerProcess, wait_until
 

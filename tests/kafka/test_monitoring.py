@@ -19,7 +19,11 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from profiles.events import Erasure, Event, Item, Request, User, encode
+from profiles.answers import Request
+from profiles.erasures import Erasure
+from profiles.events import Event
+from profiles.items import Item, User
+from profiles.wire import encode
 from tests.deployment import WAIT_S, Deployment, WorkerProcess, make_events, wait_until
 from tests.faults.learners import as_environment, learner_settings
 from tests.monitoring import Prometheus, Query, panel_queries, prometheus, rule_queries, tool

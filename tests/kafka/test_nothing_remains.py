@@ -16,10 +16,12 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from profiles.config import Settings
-from profiles.events import Event, User, encode
+from profiles.events import Event
+from profiles.items import User
 from profiles.key_file import add_key
 from profiles.pseudonyms import Pseudonyms
 from profiles.topics import topic_specs
+from profiles.wire import encode
 from stream.broker import EmbeddedKafka
 from stream.oracle import run_oracle
 from stream.topic_admin import create_topics

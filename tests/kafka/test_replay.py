@@ -12,9 +12,11 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from profiles.errors import BrokerError, TopicError
-from profiles.events import decode_event, decode_item, encode
+from profiles.events import decode_event
+from profiles.items import decode_item
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics, topic_specs
+from profiles.wire import encode
 from stream.broker import EmbeddedKafka
 from stream.datasets import Dataset, load_dataset
 from stream.replay import ReplayOptions, replay

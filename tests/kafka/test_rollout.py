@@ -13,9 +13,10 @@ from learner.opening import open_trusted
 from learner.release_log import read_board
 from learner.releases_cli import promote
 from learner.rollout.telling import in_words, read_status
+from profiles.answers import Recommendation
 from profiles.board import ReleaseBoard
 from profiles.errors import ReleaseError
-from profiles.events import Recommendation, ReleaseNotice
+from profiles.notices import ReleaseNotice
 from profiles.release import Release
 from profiles.rollout import in_canary
 from stream.oracle import OracleReport, run_oracle

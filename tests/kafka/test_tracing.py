@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from profiles.events import Request, encode
+from profiles.answers import Request
 from profiles.tracing import HEADER, is_traceparent
+from profiles.wire import encode
 from tests.deployment import WAIT_S, Deployment, make_events, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]

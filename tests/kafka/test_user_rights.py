@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from profiles.audit import AuditLog
 from profiles.errors import BrokerError
-from profiles.events import User, encode
+from profiles.items import User
+from profiles.wire import encode
 from stream.letters import Original, original_of
 from stream.user_rights import Export, export_user, request_erasures, wait_for_receipts
 from tests.deployment import Deployment, make_events, wait_until

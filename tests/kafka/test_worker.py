@@ -11,7 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from profiles.events import Event, Filters, Item, Recommendation, Request, Saying, User, encode
+from profiles.answers import Filters, Recommendation, Request
+from profiles.events import Event, Saying
+from profiles.items import Item, User
+from profiles.wire import encode
 from stream.letters import original_of
 from stream.user_rights import partition_of
 from tests.deployment import Deployment, make_events, wait_until

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from profiles.config import Settings
-from profiles.events import key64
 from profiles.said import text_key
 from profiles.state import RecordLayout, Records, decode_records
 from profiles.store import PartitionStore
+from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue
 from stream.oracle.changelog import read_changelog
 from stream.oracle.ledger import Ledger, dead_places, keep_ledger

@@ -30,12 +30,12 @@ from hypothesis.stateful import (
 from prometheus_client import CollectorRegistry
 
 from profiles.config import load_settings
-from profiles.events import encode
 from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, decode_records
 from profiles.store import PartitionStore
+from profiles.wire import encode
 from stream.arms import Canary
 from stream.codecs import Rules
 from stream.oracle.catalogue import read_catalogue

@@ -22,14 +22,16 @@ from safetensors.numpy import save_file
 from profiles.applying import Batch
 from profiles.catalog import Catalog
 from profiles.event_keys import event_keys
-from profiles.events import Event, Item, encode, key64
+from profiles.events import Event
 from profiles.head import Floats, Head, HeadShape
+from profiles.items import Item
 from profiles.metrics import WorkerMetrics
 from profiles.release import FORMAT, Expected, ItemTable, Manifest, Release, write_release
 from profiles.said import text_key
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, empty_records
+from profiles.wire import encode, key64
 from stream.chunks import Record
 from stream.event_path import EventPath
 from stream.words import Unread

@@ -15,9 +15,10 @@ from learner.round_types import Hooks
 from learner.rounds import Outcome, plan_round, run_round
 from learner.sampling import ActionWeights
 from profiles.config import Settings, load_settings
-from profiles.events import Item, key64
+from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
+from profiles.wire import key64
 
 ITEMS = 40
 USERS = 60

@@ -7,7 +7,7 @@ import numpy as np
 from learner.catalogue import make_catalogue
 from learner.sampling import ActionWeights, Segment
 from profiles.config import Settings
-from profiles.events import Item
+from profiles.items import Item
 
 CATALOGUE = make_catalogue([Item(f"i{number}") for number in range(200)])
 ACTIONS = ActionWeights.from_settings(Settings.model_construct().actions)

@@ -13,22 +13,15 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from profiles.answers import PREDICTION, Filters, Recommendation, ScoredItem
 from profiles.config import Settings
 from profiles.errors import BrokerError, NoAnswerError, ReleaseError, SettingsError
-from profiles.events import (
-    PREDICTION,
-    Event,
-    Filters,
-    Item,
-    Recommendation,
-    ReleaseNotice,
-    Scalar,
-    ScoredItem,
-    encode,
-    key64,
-)
+from profiles.events import Event
+from profiles.items import Item
+from profiles.notices import ReleaseNotice
 from profiles.state import RecordLayout, empty_records, encode_records
 from profiles.topics import Topics
+from profiles.wire import Scalar, encode, key64
 from stream.api.app import create_app
 from stream.api.guard import Policy
 from stream.api.parts import Parts

@@ -15,7 +15,7 @@ from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from profiles.config import Settings
-from profiles.events import PolicyOrder
+from profiles.notices import PolicyOrder
 from profiles.settings.access import SecuritySettings
 from stream.api.app import create_app
 from stream.api.parts import Parts

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from profiles.applying import Applied, apply_batch
 from profiles.catalog import Catalog
-from profiles.events import Event, Item, key64
+from profiles.events import Event
+from profiles.items import Item
 from profiles.rebuild import rebuild
 from profiles.scoring import score_all
 from profiles.space import Space
 from profiles.state import Records, bloom_slots, empty_records, was_seen
 from profiles.updater import profile_at_start, start_state
+from profiles.wire import key64
 from tests.unit.builders import (
     LAYOUT,
     TOPIC_KEY,

@@ -11,7 +11,7 @@ from benchmarks.attacks.world import World
 from learner.catalogue import make_catalogue
 from learner.sampling import ActionWeights, Segment
 from profiles.config import Settings
-from profiles.events import Item
+from profiles.items import Item
 
 pytestmark = pytest.mark.unit
 

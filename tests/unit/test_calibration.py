@@ -12,9 +12,9 @@ from learner.calibration import Judged, calibrate, fit_platt, reliability
 from learner.catalogue import make_catalogue
 from learner.evaluation import Model
 from learner.sampling import ActionWeights, Segment, to_sequence
+from profiles.answers import Recommendation
 from profiles.calibration import Calibration
 from profiles.evaluation import scores_before
-from profiles.events import Recommendation
 from profiles.head import sigmoid
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space

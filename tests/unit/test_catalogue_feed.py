@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from profiles.catalog import Catalog
-from profiles.events import Item
+from profiles.items import Item
 from stream.catalogue_feed import CatalogueFeed
 from tests.unit.builders import make_catalog
 

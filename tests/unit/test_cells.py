@@ -7,10 +7,11 @@ import pytest
 
 from profiles.catalog import Catalog
 from profiles.cells import CELL_ROWS, Bools, Cells
-from profiles.events import Item, key64
 from profiles.head import Floats, layer_norm
+from profiles.items import Item
 from profiles.scoring import FEW_ROWS, candidates, exact, recalled
 from profiles.space import Space
+from profiles.wire import key64
 from tests.unit.builders import LAYOUT, make_items, make_release
 
 pytestmark = pytest.mark.unit

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from profiles.answers import PREDICTION, Recommendation, Request, ScoredItem
 from profiles.config import Settings
 from profiles.errors import (
     BadMessage,
@@ -23,18 +24,12 @@ from profiles.errors import (
     ReleaseError,
     SettingsError,
 )
-from profiles.events import (
-    PREDICTION,
-    Event,
-    Item,
-    Recommendation,
-    Request,
-    ScoredItem,
-    encode,
-)
+from profiles.events import Event
+from profiles.items import Item
 from profiles.sealing import MAGIC
 from profiles.settings.kafka import BrokerSettings
 from profiles.tracing import OtlpTraces
+from profiles.wire import encode
 from stream.chunks import Record
 from stream.client import AsyncDriftline, Driftline, asynchronous
 from stream.client.payloads import Contract

@@ -9,7 +9,9 @@ import pytest
 
 from profiles.catalog import Catalog
 from profiles.event_keys import event_keys
-from profiles.events import Event, Item, encode, key64
+from profiles.events import Event
+from profiles.items import Item
+from profiles.wire import encode, key64
 from stream.chunks import Record
 from stream.codecs import Rules, decode_chunk, drop_unknown, to_batch, unknown_items
 from tests.unit.builders import ACTIONS, NOW_S, make_event, make_record

@@ -15,18 +15,13 @@ import pytest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from fastapi.testclient import TestClient
 
+from profiles.answers import Recommendation
 from profiles.config import Settings
 from profiles.errors import ReleaseError, ReleaseRefused, SettingsError
-from profiles.events import (
-    OutcomeCell,
-    OutcomeWindow,
-    PolicyOrder,
-    Recommendation,
-    ReleaseNotice,
-    encode,
-)
+from profiles.notices import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice
 from profiles.release import Manifest, Release
 from profiles.topics import Topics
+from profiles.wire import encode
 from stream.api.app import create_app
 from stream.api.parts import Parts
 from stream.api.read_model import ReadModel

@@ -8,8 +8,8 @@ import pytest
 from profiles.catalog import Catalog
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.events import PolicyOrder, ReleaseNotice, encode, key64
 from profiles.head import Floats
+from profiles.notices import PolicyOrder, ReleaseNotice
 from profiles.rebuild import rebuild
 from profiles.release import Release
 from profiles.scoring import queries, recommend, score_all
@@ -17,6 +17,7 @@ from profiles.settings.learning import ModelSettings
 from profiles.space import Space
 from profiles.state import SAID, RecordLayout, Records, empty_records, encode_records
 from profiles.topics import Topics
+from profiles.wire import encode, key64
 from stream.api.read_model import ReadModel
 from stream.console.insight import NEAR, Insight
 from stream.console.item_map import project

@@ -17,7 +17,7 @@ from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.ours import go_on_learning
 from benchmarks.offline.protocols import prequential
 from profiles.config import Settings, load_settings
-from profiles.events import Item
+from profiles.items import Item
 
 ITEMS = 30
 

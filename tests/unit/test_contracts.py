@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import events
+from profiles.answers import MAX_K, Filters, Reason, Recommendation, Request, ScoredItem
+from profiles.erasures import Erasure, Receipt
+from profiles.events import Event
+from profiles.items import Item, User
+from profiles.notices import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice
+from profiles.opinions import Alert, Evidence, Label
+from profiles.wire import encode
 from stream.contracts import CHANNELS, asyncapi, outdated, schemas, standalone, write
 
 pytestmark = pytest.mark.unit
@@ -22,65 +28,65 @@ scalars = st.none() | st.booleans() | texts | numbers | st.integers(-(2**53), 2*
 context = st.dictionaries(texts, scalars, max_size=4)
 tags = st.lists(texts, max_size=4)
 reasons = st.builds(
-    events.Reason, kind=texts, weight=numbers, item_id=st.none() | texts, tag=st.none() | texts
+    Reason, kind=texts, weight=numbers, item_id=st.none() | texts, tag=st.none() | texts
 )
 scored = st.builds(
-    events.ScoredItem,
+    ScoredItem,
     item_id=texts,
     score=numbers,
     reasons=st.lists(reasons, max_size=2),
     propensity=st.floats(0, 1),
 )
-filters = st.builds(events.Filters, any_tags=tags, no_tags=tags, exclude_seen=st.booleans())
+filters = st.builds(Filters, any_tags=tags, no_tags=tags, exclude_seen=st.booleans())
 
 # Any: a strategy of each struct, all of different types.
 MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "Event": st.builds(
-        events.Event, texts, texts, texts, texts, numbers, st.none() | numbers, st.none() | texts,
+        Event, texts, texts, texts, texts, numbers, st.none() | numbers, st.none() | texts,
         st.none() | context,
     ),
     "Item": st.builds(
-        events.Item, texts, texts, texts, tags, context, st.booleans(),
+        Item, texts, texts, texts, tags, context, st.booleans(),
         st.dictionaries(texts, st.lists(numbers, max_size=3), max_size=2),
     ),
-    "User": st.builds(events.User, texts, texts, context),
+    "User": st.builds(User, texts, texts, context),
     "Request": st.builds(
-        events.Request, texts, texts, st.integers(1, events.MAX_K), filters, tags,
+        Request, texts, texts, st.integers(1, MAX_K), filters, tags,
         st.none() | context,
     ),
     "Recommendation": st.builds(
-        events.Recommendation, texts, texts, st.lists(scored, max_size=3), texts, texts,
+        Recommendation, texts, texts, st.lists(scored, max_size=3), texts, texts,
         st.integers(0, 9), texts, texts, st.integers(0, 9), st.integers(0, 2**53), numbers,
         st.none() | numbers,
     ),
-    "Erasure": st.builds(events.Erasure, texts, texts, numbers, texts, st.booleans()),
+    "Erasure": st.builds(Erasure, texts, texts, numbers, texts, st.booleans()),
     "Receipt": st.builds(
-        events.Receipt, texts, texts, texts, st.dictionaries(texts, st.integers(0, 9)), tags,
+        Receipt, texts, texts, texts, st.dictionaries(texts, st.integers(0, 9)), tags,
         numbers, st.none() | texts,
     ),
     "Label": st.builds(
-        events.Label, texts, st.none() | st.sampled_from(["negative", "neutral", "positive"]),
+        Label, texts, st.none() | st.sampled_from(["negative", "neutral", "positive"]),
         st.none() | texts,
     ),
     "Alert": st.builds(
-        events.Alert, texts, texts, st.sampled_from(["raised", "recovered"]), texts, numbers,
+        Alert, texts, texts, st.sampled_from(["raised", "recovered"]), texts, numbers,
         numbers, st.integers(0, 9), numbers, numbers, numbers, numbers,
-        st.lists(st.builds(events.Evidence, texts, numbers, texts), max_size=2),
+        st.lists(st.builds(Evidence, texts, numbers, texts), max_size=2),
         st.dictionaries(texts, st.integers(0, 9), max_size=3), texts,
     ),
     "ReleaseNotice": st.builds(
-        events.ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,
+        ReleaseNotice, texts, texts, st.integers(0, 9), texts, st.none() | texts, numbers,
         texts, st.dictionaries(texts, numbers, max_size=3), st.floats(0, 1),
     ),
     "PolicyOrder": st.builds(
-        events.PolicyOrder, st.sampled_from(["item", "tag", "freeze"]), texts, st.booleans(),
+        PolicyOrder, st.sampled_from(["item", "tag", "freeze"]), texts, st.booleans(),
         texts, numbers,
     ),
     "OutcomeWindow": st.builds(
-        events.OutcomeWindow, texts, texts, numbers, numbers,
+        OutcomeWindow, texts, texts, numbers, numbers,
         st.lists(
             st.builds(
-                events.OutcomeCell, st.integers(0, 63), st.integers(0, 9), st.integers(0, 9),
+                OutcomeCell, st.integers(0, 63), st.integers(0, 9), st.integers(0, 9),
                 numbers, numbers,
             ),
             max_size=3,
@@ -95,7 +101,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
 def test_what_is_encoded_fits_its_schema(data: st.DataObject, name: str) -> None:
     message = data.draw(MESSAGES[name])
     # Through the encoder's bytes: what an application in another language would read.
-    jsonschema.validate(msgspec.json.decode(events.encode(message)), standalone(name))
+    jsonschema.validate(msgspec.json.decode(encode(message)), standalone(name))
 
 
 def test_every_message_has_a_strategy_here() -> None:

@@ -17,9 +17,9 @@ from learner.rounds import load_plan, plan_round, save_plan
 from learner.sealed_disk import LearnerKeys
 from profiles.config import load_settings
 from profiles.errors import LearnerError, SettingsError
-from profiles.events import key64
 from profiles.key_file import VersionedKeys
 from profiles.sealing import MasterKeys
+from profiles.wire import key64
 from tests.unit.learning_world import ITEMS, USERS, World, learn, make_world, with_learner
 
 pytestmark = pytest.mark.unit

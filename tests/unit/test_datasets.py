@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from profiles.errors import DatasetError
-from profiles.events import decode_event, encode
+from profiles.events import decode_event
+from profiles.wire import encode
 from stream.datasets import Codes, Dataset, EventTable, load_dataset
 
 pytestmark = pytest.mark.unit

@@ -18,24 +18,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from profiles.answers import Filters, Request, decode_request
 from profiles.config import load_settings
+from profiles.erasures import Erasure, decode_erasure
 from profiles.errors import BadMessage
-from profiles.events import (
-    Erasure,
-    Event,
-    Filters,
-    Item,
-    ReleaseNotice,
-    Request,
-    User,
-    decode_erasure,
-    decode_event,
-    decode_item,
-    decode_notice,
-    decode_request,
-    decode_user,
-    encode,
-)
+from profiles.events import Event, decode_event
+from profiles.items import Item, User, decode_item, decode_user
+from profiles.notices import ReleaseNotice, decode_notice
+from profiles.wire import encode
 from stream.codecs import Rules, decode_chunk
 from stream.oracle.catalogue import read_catalogue
 from stream.oracle.ledger import keep_ledger

@@ -15,9 +15,11 @@ from profiles.catalog import Catalog
 from profiles.config import load_settings
 from profiles.domains import load_domain, shipped
 from profiles.errors import SettingsError
-from profiles.events import Event, Item, encode
+from profiles.events import Event
 from profiles.item_text import item_text
+from profiles.items import Item
 from profiles.settings.data import DataSettings
+from profiles.wire import encode
 from stream.cli import app
 from stream.client.payloads import Contract
 from stream.demo.setup import make_setup

@@ -19,9 +19,9 @@ from learner.drift import Progress, due
 from learner.records import Row
 from learner.replay import ReplayBuffer
 from learner.sensing import Sensor
-from profiles.events import key64
 from profiles.release import Release
 from profiles.settings.learning import LearnerSettings
+from profiles.wire import key64
 from stream.datasets.synthetic import DAY_S, START_S, Taste, generate
 from tests.unit.builders import make_release
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from learner.earnings import estimate, join, shown
-from profiles.events import PREDICTION, Event, Recommendation, ScoredItem
+from profiles.answers import PREDICTION, Recommendation, ScoredItem
+from profiles.events import Event
 from profiles.exploration import Policy, explore
 from profiles.scoring import Ranked
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from profiles.answers import Recommendation, Request
 from profiles.errors import SealError
-from profiles.events import Recommendation, Request, decode_json
 from profiles.key_file import VersionedKeys
 from profiles.key_store import KeyMap, KeyStore
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed
 from profiles.state import decode_records, empty_records, encode_records
 from profiles.store import PartitionStore, Watermark
+from profiles.wire import decode_json
 from stream.codecs import Rules, decode_chunk
 from stream.event_path import EventPath
 from stream.outputs import Cause

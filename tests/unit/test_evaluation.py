@@ -22,8 +22,8 @@ from learner.evaluation import (
 )
 from learner.sampling import ActionWeights, Segment
 from profiles.evaluation import UserSequence, prequential, summarise
-from profiles.events import Item
 from profiles.head import Floats, Head, HeadShape
+from profiles.items import Item
 from profiles.release import MAX_MANIFEST_BYTES, ItemTable
 from profiles.updater import Steps, advance, profile_at_start, start_state
 

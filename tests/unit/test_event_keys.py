@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.event_keys import event_keys
-from profiles.events import MAX_ID_LENGTH
+from profiles.wire import MAX_ID_LENGTH
 
 pytestmark = pytest.mark.unit
 

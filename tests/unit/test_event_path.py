@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from profiles.answers import Filters, Recommendation, Request, output_id
 from profiles.catalog import Catalog
-from profiles.events import (
-    Event,
-    Filters,
-    Item,
-    Recommendation,
-    Request,
-    decode_json,
-    key64,
-    output_id,
-)
+from profiles.events import Event
+from profiles.items import Item
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import in_canary
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, decode_records
 from profiles.store import PartitionStore
+from profiles.wire import decode_json, key64
 from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk
 from stream.due import Waiting

@@ -10,22 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from profiles.answers import decode_request, output_id
+from profiles.erasures import decode_erasure
 from profiles.errors import BadMessage
-from profiles.events import (
-    MAX_CONTEXT_FIELDS,
-    MAX_ID_LENGTH,
-    Event,
-    check_key,
-    decode_erasure,
-    decode_event,
-    decode_item,
-    decode_notice,
-    decode_request,
-    decode_user,
-    encode,
-    key64,
-    output_id,
-)
+from profiles.events import Event, decode_event
+from profiles.items import decode_item, decode_user
+from profiles.notices import decode_notice
+from profiles.wire import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH, check_key, encode, key64
 
 pytestmark = pytest.mark.unit
 

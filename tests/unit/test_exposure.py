@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from profiles.events import Recommendation, decode_json
+from profiles.answers import Recommendation
 from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.state import empty_records
+from profiles.wire import decode_json
 from stream.exposure import LEAST_OUTPUTS, Exposure
 from stream.outputs import Cause, Recommender
 from tests.unit.builders import LAYOUT, make_catalog, make_space, unit_rows

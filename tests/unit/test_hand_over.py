@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from profiles.answers import Recommendation
 from profiles.confidence import Confidence
 from profiles.config import load_settings
 from profiles.errors import SettingsError
-from profiles.events import Recommendation
 from profiles.metrics import WorkerMetrics
 from profiles.release import Manifest
 from profiles.settings.serving import ServingSettings

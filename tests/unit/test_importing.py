@@ -10,7 +10,8 @@ import pytest
 
 from profiles.config import Settings
 from profiles.errors import DatasetError, SettingsError
-from profiles.events import Event, Item
+from profiles.events import Event
+from profiles.items import Item
 from stream.client.payloads import Contract
 from stream.import_cli import told
 from stream.importing import ImportOptions, ImportReport, import_file

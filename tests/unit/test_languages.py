@@ -17,10 +17,11 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from learner import unknown_tokens
 from learner.bootstrap import bootstrap_release, expected_release
 from learner.unknown_tokens import UNKNOWN_TOKENS, tell_unknown
+from profiles.answers import Recommendation, Request
 from profiles.catalog import Catalog
 from profiles.config import Settings, load_settings
 from profiles.encoder import TextEncoder
-from profiles.events import Item, Recommendation, Request, decode_json
+from profiles.items import Item
 from profiles.metrics import LearnerMetrics, WorkerMetrics
 from profiles.registry import ReleaseStore
 from profiles.release import Manifest, open_release
@@ -28,6 +29,7 @@ from profiles.settings.learning import ModelSettings
 from profiles.space import Space
 from profiles.state import RecordLayout
 from profiles.store import PartitionStore
+from profiles.wire import decode_json
 from stream.event_path import EventPath
 from stream.outputs import Cause
 from stream.source import Source

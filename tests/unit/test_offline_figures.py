@@ -10,7 +10,7 @@ from benchmarks.offline.histories import Histories
 from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.protocols import Stage
 from benchmarks.offline.ranking import rank_rows, ranks
-from profiles.events import Item
+from profiles.items import Item
 
 
 def test_rank_counts_better_and_equal_unseen_items() -> None:

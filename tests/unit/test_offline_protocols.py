@@ -11,7 +11,8 @@ from benchmarks.offline.histories import Histories, first_times
 from benchmarks.offline.interactions import Interactions, from_dataset, load_interactions
 from benchmarks.offline.protocols import global_time, leave_one_out, prequential
 from profiles.errors import DatasetError
-from profiles.events import Event, Item
+from profiles.events import Event
+from profiles.items import Item
 from stream.datasets import Dataset
 
 

@@ -22,7 +22,7 @@ from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.jobs import Played
 from benchmarks.offline.protocols import leave_one_out
 from benchmarks.offline.search import MOST_TRIALS, Between, search
-from profiles.events import Item
+from profiles.items import Item
 
 
 class Clock:

@@ -20,9 +20,12 @@ from prometheus_client import CollectorRegistry
 
 from profiles.config import Settings, load_settings
 from profiles.errors import BadMessage, ReleaseRefused
-from profiles.events import Alert, Item, Label, ReleaseNotice, decode_json, decode_label, encode
+from profiles.items import Item
 from profiles.metrics import MonitorMetrics
+from profiles.notices import ReleaseNotice
+from profiles.opinions import Alert, Label, decode_label
 from profiles.topics import Topics
+from profiles.wire import decode_json, encode
 from stream.codecs import DeadLetter
 from stream.monitor.classes import SENTIMENTS, ClassHead, Quality
 from stream.monitor.desk import Desk, Story

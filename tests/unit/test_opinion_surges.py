@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from profiles.config import load_settings
 from profiles.errors import SettingsError
-from profiles.events import Alert
+from profiles.opinions import Alert
 from profiles.settings.monitor import MonitorSettings
 from stream.monitor.book import OpinionBook
 from stream.monitor.windows import Opinion, Season

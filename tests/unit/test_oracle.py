@@ -18,14 +18,16 @@ from prometheus_client import CollectorRegistry
 from profiles.catalog import Catalog
 from profiles.config import Settings, load_settings
 from profiles.evaluation import UserSequence, prequential, summarise
-from profiles.events import Event, ReleaseNotice, encode, key64
+from profiles.events import Event
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
 from profiles.space import Space
 from profiles.state import RecordLayout, decode_records, encode_records
 from profiles.store import PartitionStore
+from profiles.wire import encode, key64
 from stream.codecs import Rules, decode_chunk, drop_unknown
 from stream.event_path import EventPath
 from stream.oracle.catalogue import read_catalogue

@@ -14,7 +14,7 @@ from learner.peft_methods import layer_of
 from profiles.config import load_settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError, ReleaseRefused
-from profiles.events import Item
+from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import PROBE_COSINE, check_probe, open_release
 from profiles.settings.learning import ModelSettings

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from profiles.answers import Filters, Recommendation, Request
 from profiles.catalog import Catalog
-from profiles.events import Filters, Item, PolicyOrder, Recommendation, Request, decode_json, encode
+from profiles.items import Item
+from profiles.notices import PolicyOrder
 from profiles.policies import PolicyBoard
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, empty_records
+from profiles.wire import decode_json, encode
 from stream.api.read_model import ReadModel
 from stream.outputs import Cause, Recommender
 from tests.unit.builders import LAYOUT, make_catalog, make_record, make_space, unit_rows

@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from profiles.answers import PREDICTION, Recommendation, Request
 from profiles.calibration import Calibration
-from profiles.events import PREDICTION, Item, Recommendation, Request, decode_json
+from profiles.items import Item
 from profiles.rules import FilterRules, Rules
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.store import PartitionStore
+from profiles.wire import decode_json
 from stream.arms import Canary
 from stream.event_path import EventPath
 from stream.outputs import Cause

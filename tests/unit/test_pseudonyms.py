@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles.answers import Request
 from profiles.config import Settings, load_settings
+from profiles.erasures import Erasure
 from profiles.errors import BadMessage
-from profiles.events import Erasure, Event, Item, Request, User
+from profiles.events import Event
+from profiles.items import Item, User
 from profiles.key_file import VersionedKeys
 from profiles.pseudonyms import Pseudonyms, names_of
 from stream.client.payloads import Contract

@@ -18,7 +18,7 @@ from learner.catalogue_text import CatalogueText
 from learner.language import LanguageModel
 from learner.model import Batch
 from learner.sampling import join, make_windows
-from profiles.events import Item
+from profiles.items import Item
 from tests.unit.test_sampling import ACTIONS, CATALOGUE, segment
 
 pytestmark = pytest.mark.unit

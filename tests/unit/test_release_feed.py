@@ -17,12 +17,14 @@ from prometheus_client import CollectorRegistry
 
 from profiles.catalog import Catalog
 from profiles.errors import ModelError
-from profiles.events import Item, ReleaseNotice, encode
 from profiles.head import Floats
+from profiles.items import Item
 from profiles.metrics import WorkerMetrics
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
+from profiles.wire import encode
 from stream.broadcast import Broadcast
 from stream.catalogue_feed import CatalogueFeed
 from stream.chunks import Chunk

@@ -17,7 +17,7 @@ from learner.replay import ReplayBuffer
 from learner.reservoir import USER, Reservoir
 from learner.sampling import Segment
 from profiles.errors import LearnerError, StoreError
-from profiles.events import key64
+from profiles.wire import key64
 
 TOPIC = "events"
 LENGTH = 8

@@ -9,7 +9,7 @@ import pytest
 from learner.retention import in_use, remove_old, superfluous
 from profiles.board import ReleaseBoard
 from profiles.errors import ReleaseError
-from profiles.events import ReleaseNotice
+from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from stream.partitions import forget_aside
 from tests.unit.builders import make_items, save_release

@@ -16,8 +16,8 @@ from learner.replay import ReplayBuffer
 from learner.rollout.desk import RolloutDesk
 from profiles.board import ReleaseBoard
 from profiles.config import Settings, load_settings
-from profiles.events import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice, decode_notice
 from profiles.metrics import LearnerMetrics
+from profiles.notices import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice, decode_notice
 from profiles.policies import PolicyBoard
 from profiles.registry import ReleaseStore
 from profiles.rollout import BUCKETS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from learner.rollout.arms import LEAST_BUCKETS, Arm, compare
 from learner.rollout.betting import Betting
-from profiles.events import OutcomeCell
+from profiles.notices import OutcomeCell
 from profiles.rollout import BUCKETS, OutcomeSums, bucket_of, in_canary
 
 pytestmark = pytest.mark.unit

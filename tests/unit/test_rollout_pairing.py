@@ -13,9 +13,9 @@ from learner.rollout.betting import Betting
 from learner.rollout.pairing import SAMPLE_USERS, Pair, count_new
 from learner.sampling import ActionWeights, Segment
 from profiles.evaluation import UserSequence, gains, prequential
-from profiles.events import key64
 from profiles.release import ItemTable, Release
 from profiles.updater import Steps, advance_all, start_state
+from profiles.wire import key64
 from tests.unit.builders import ACTIONS, make_items, make_release
 
 pytestmark = pytest.mark.unit

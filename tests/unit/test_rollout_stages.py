@@ -19,7 +19,7 @@ from learner.rollout.stages import (
     figures,
     first_status,
 )
-from profiles.events import OutcomeCell
+from profiles.notices import OutcomeCell
 from profiles.rollout import BUCKETS
 from profiles.settings.learning import RolloutSettings
 

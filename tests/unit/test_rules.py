@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from profiles.answers import Filters, Recommendation, Request
 from profiles.catalog import Catalog
 from profiles.errors import SettingsError
-from profiles.events import Filters, Item, Recommendation, Request
+from profiles.items import Item
 from profiles.metrics import WorkerMetrics
 from profiles.rules import Rules, Ruling, read_rules, rerank
 from profiles.scoring import Ranked, queries, recommend, score_all

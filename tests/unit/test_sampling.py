@@ -15,7 +15,7 @@ from learner.sampling import (
     is_held_out,
     make_windows,
 )
-from profiles.events import Item
+from profiles.items import Item
 
 ACTIONS = ActionWeights.from_settings({"rate": 1.0, "hide": -1.0, "view": 0.3})
 CATALOGUE = make_catalogue([Item(f"i{n}", title=str(n)) for n in range(40)])

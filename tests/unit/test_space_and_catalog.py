@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.catalog import Catalog
-from profiles.events import Item, key64
 from profiles.head import embed_items
+from profiles.items import Item
 from profiles.release import ItemTable
 from profiles.space import Space
 from profiles.state import bloom_slots
+from profiles.wire import key64
 from tests.unit.builders import (
     DIM,
     LAYOUT,

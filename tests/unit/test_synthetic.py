@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from profiles.errors import SettingsError
-from profiles.events import encode
+from profiles.wire import encode
 from stream.datasets import load_dataset
 from stream.datasets.synthetic import DAY_S, START_S, Taste, generate
 

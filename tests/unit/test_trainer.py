@@ -20,8 +20,8 @@ from learner.sampling import Segment
 from learner.trainer import train_round
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import LearnerError
-from profiles.events import key64
 from profiles.release import Release, check_probe
+from profiles.wire import key64
 from tests.unit.learning_world import ITEMS, USERS, World, learn, make_world, with_learner
 
 

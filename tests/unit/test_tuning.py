@@ -14,7 +14,9 @@ from learner.segments import whole_segments
 from learner.tuning import TEST_SHARE, VALIDATION_SHARE, _parted, tune
 from profiles.config import Settings, load_settings
 from profiles.errors import LearnerError
-from profiles.events import Event, Item, key64
+from profiles.events import Event
+from profiles.items import Item
+from profiles.wire import key64
 
 pytestmark = pytest.mark.unit
 

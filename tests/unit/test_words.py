@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from profiles.answers import Request
 from profiles.errors import BadMessage
-from profiles.events import Event, Request, Saying, decode_event, encode
+from profiles.events import Event, Saying, decode_event
 from profiles.head import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.said import TextMemory, read_tail, text_key
 from profiles.settings.serving import ServingSettings
 from profiles.state import decode_records, read_history
 from profiles.store import PartitionStore
+from profiles.wire import encode
 from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk, drop_unknown, words_apart
 from stream.delivery import Delivery
