@@ -176,7 +176,7 @@ async def take_users(worker: Worker, chunk: Chunk, event: Any) -> None:
     for space, users, texts in await _encode_declared(worker, declared):
         async with source.order:
             changed = await worker.state.run(
-                worker.path.declare, source, users, texts, space, time.time()
+                worker.path.upkeep.declare, source, users, texts, space, time.time()
             )
             await _send_keys(worker, sent, source)
             await worker.publisher.send(sent, worker.topics.profiles, chunk.partition, changed)

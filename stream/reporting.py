@@ -46,7 +46,7 @@ class Reporting:
 
     async def report(self, began_s: float) -> float:
         """Send what has been gathered since `began_s`.  Returns: up to when that was."""
-        sums = await self._state.run(self._path.take_outcomes)
+        sums = await self._state.run(self._path.tally.take_outcomes)
         ended_s = time.time()
         windows = [
             OutcomeWindow(name, self._worker, began_s, ended_s, found.messages())

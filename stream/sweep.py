@@ -111,7 +111,7 @@ class Sweep:
         self, source: Source, after: bytes | None, read: Read
     ) -> tuple[list[Message], bytes | None, list[tuple[bytes, str, Space]]] | Unread:
         self._path.note_read(read)
-        return self._path.sweep(source, after, self._slice_users, time.time())
+        return self._path.upkeep.sweep(source, after, self._slice_users, time.time())
 
     async def _declare(
         self, source: Source, wanting: list[tuple[bytes, str]], space: Space
@@ -125,7 +125,7 @@ class Sweep:
             if space not in self._path.resident:
                 return Outcome([], [])
             messages = await self._state.run(
-                self._path.declare, source, wanting, texts, space, time.time()
+                self._path.upkeep.declare, source, wanting, texts, space, time.time()
             )
             return Outcome(messages, [])
 

@@ -170,7 +170,7 @@ class SimulatedWorker:
         if len(self.flights) >= IN_FLIGHT or not records:
             return None
         user = records[0].key or b""
-        tombstones, _ = self.path.erase(self.source, [user], now_s)
+        tombstones, _ = self.path.upkeep.erase(self.source, [user], now_s)
         self._erased += 1
         self._send(Outcome(tombstones, tombstones), log, records[0].offset + 1)
         return user
@@ -181,10 +181,10 @@ class SimulatedWorker:
 
     def sweep(self, count: int, now_s: float) -> None:
         """Rebuild a slice of stale profiles."""
-        found = self.path.sweep(self.source, self._swept, count, now_s)
+        found = self.path.upkeep.sweep(self.source, self._swept, count, now_s)
         while isinstance(found, Unread):
             self.path.note_read(read_words(found))
-            found = self.path.sweep(self.source, self._swept, count, now_s)
+            found = self.path.upkeep.sweep(self.source, self._swept, count, now_s)
         messages, self._swept, _ = found
         self._send(Outcome(messages, []), None, 0)
 

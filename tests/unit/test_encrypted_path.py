@@ -166,11 +166,11 @@ def test_plain_profiles_are_sealed_by_their_next_event(
 def test_a_sweep_reads_what_is_sealed(path: EventPath, open_source: OpenSource) -> None:
     source = open_source()
     play(path, source)
-    assert at_once(path.sweep(source, None, 10, NOW_S))[0] == []
+    assert at_once(path.upkeep.sweep(source, None, 10, NOW_S))[0] == []
     path.space = make_space(path.catalog, seed=5)
-    messages, after, _ = at_once(path.sweep(source, None, 10, NOW_S))
+    messages, after, _ = at_once(path.upkeep.sweep(source, None, 10, NOW_S))
     assert (len(messages), after) == (2, None)
-    assert at_once(path.sweep(source, None, 10, NOW_S))[0] == []
+    assert at_once(path.upkeep.sweep(source, None, 10, NOW_S))[0] == []
 
 
 def test_encrypted_profiles_without_a_master_key_say_what_is_missing(

@@ -99,7 +99,7 @@ class Bench:
         rebuilt: list[bytes | None] = []
         wanted: list[tuple[bytes, str]] = []
         for slices in range(1, 1000):
-            found = self.path.sweep(self.source, after, count, NOW_S)
+            found = self.path.upkeep.sweep(self.source, after, count, NOW_S)
             assert not isinstance(found, Unread)
             messages, after, wanting = found
             rebuilt += [message.key for message in messages]
@@ -385,7 +385,7 @@ def test_with_an_empty_catalogue_a_request_gets_an_empty_answer(open_bench: Open
 def declare(bench: Bench, texts: dict[str, str], seed: int = 0) -> list[Message]:
     users = [(user.encode(), text) for user, text in texts.items()]
     vectors = unit_rows(len(users), TEXT_DIM, seed)
-    return bench.path.declare(bench.source, users, vectors, bench.path.serving, NOW_S)
+    return bench.path.upkeep.declare(bench.source, users, vectors, bench.path.serving, NOW_S)
 
 
 def test_a_declared_interest_changes_what_a_new_user_is_recommended(bench: Bench) -> None:
@@ -415,7 +415,7 @@ def test_an_interest_that_was_encoded_in_the_old_space_does_not_count(bench: Ben
     old = bench.path.serving
     bench.path.space = make_space(bench.path.catalog, seed=5)
     before = bench.ask("ann", k=30).items
-    bench.path.declare(bench.source, [(b"ann", "songs")], unit_rows(1, TEXT_DIM), old, NOW_S)
+    bench.path.upkeep.declare(bench.source, [(b"ann", "songs")], unit_rows(1, TEXT_DIM), old, NOW_S)
     assert bench.ask("ann", k=30).items == before
     assert bench.sweep_all()[1] == [(b"ann", "songs")]
 
@@ -424,7 +424,7 @@ def test_a_partition_that_closed_meanwhile_takes_no_interest(bench: Bench) -> No
     bench.source.closed = True
     bench.source.store.close()
     assert declare(bench, {"ann": "songs"}) == []
-    assert bench.path.sweep(bench.source, None, 8, NOW_S) == ([], None, [])
+    assert bench.path.upkeep.sweep(bench.source, None, 8, NOW_S) == ([], None, [])
     bench.source.owed.users[b"ann"] = Waiting(NOW_S, 0, "e", 1, 0.0)
     assert bench.path.flush_due(bench.source, NOW_S) == Outcome([], [])
 
@@ -481,7 +481,7 @@ def test_an_erased_user_is_a_stranger_again(open_bench: OpenBench) -> None:
     stranger = bench.ask("ann", k=30).items
     bench.apply(make_event("ann", 1, "i1"), make_event("bob", 1, "i2"))
     bench.apply(make_event("ann", 2, "i2"), at_s=NOW_S + 1)
-    assert bench.path.erase(bench.source, [b"ann", b"nobody"], NOW_S) == (
+    assert bench.path.upkeep.erase(bench.source, [b"ann", b"nobody"], NOW_S) == (
         [Message(b"ann", None), Message(b"nobody", None)],
         1,
     )
@@ -607,7 +607,7 @@ def test_requests_held_outputs_and_interests_follow_the_arm(open_bench: OpenBenc
         assert told.release_id == names[0 if told.user_id in inside else 1]
     key = min(inside).encode()
     texts = np.ones((1, TEXT_DIM), dtype=np.float32)
-    bench.path.declare(bench.source, [(key, "songs")], texts, bench.path.canary.space, NOW_S)
+    bench.path.upkeep.declare(bench.source, [(key, "songs")], texts, bench.path.canary.space, NOW_S)
     assert bench.record(min(inside))["interest_release"][0] == bench.path.canary.space.key
 
 
@@ -639,16 +639,16 @@ def test_live_outcomes_are_summed_by_release_and_taken_away_once(open_bench: Ope
     inside, outside = canary_beside(bench)
     assert bench.path.canary is not None
     bench.apply(*everybody(0), *everybody(1))
-    taken = bench.path.take_outcomes()
+    taken = bench.path.tally.take_outcomes()
     for space, users in ((bench.path.canary.space, inside), (bench.path.serving, outside)):
         events = sum(cell.events for cell in taken[space.release_id].messages())
         assert events == 2 * len(users)
         assert (
             bench.metric("driftline_prequential_events_total", release=space.release_id) == events
         )
-    assert bench.path.take_outcomes() == {}
+    assert bench.path.tally.take_outcomes() == {}
     bench.replay(0)  # nothing is applied again, so nothing is counted again
-    assert bench.path.take_outcomes() == {}
+    assert bench.path.tally.take_outcomes() == {}
 
 
 def test_an_exploring_worker_logs_propensities_and_repeats_itself_word_for_word(

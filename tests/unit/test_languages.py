@@ -134,7 +134,7 @@ def test_items_and_interests_in_chinese_go_from_text_to_a_ranking(
     names = [name.encode() for name in WISHES]
     wishes = [wish for wish, _ in WISHES.values()]
     declared = list(zip(names, wishes, strict=True))
-    path.declare(source, declared, encoder.encode(wishes), path.space, NOW_S)
+    path.upkeep.declare(source, declared, encoder.encode(wishes), path.space, NOW_S)
 
     for user, (_, wanted) in WISHES.items():
         cause = Cause("request", "r1", "requests-id", 0, 0)

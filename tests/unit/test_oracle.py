@@ -171,7 +171,7 @@ def play(
         played.events += [raw(entry.offset, entry.key, entry.value) for entry in records]
         if start >= swap_after and path.space is spaces[0]:
             path.space = spaces[1]
-            slept = path.sweep(source, None, 2, NOW_S)
+            slept = path.upkeep.sweep(source, None, 2, NOW_S)
             assert not isinstance(slept, Unread)
             keep(played, Outcome(slept[0], []))
         decoded = drop_unknown(decode_chunk(records, rules, NOW_S), catalog)

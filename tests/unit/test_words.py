@@ -221,7 +221,7 @@ def test_only_the_last_words_are_kept_and_of_each_only_its_beginning(bench: Benc
 def test_interests_and_words_do_not_disturb_each_other(bench: Bench) -> None:
     path, source = bench.path, bench.source
     bench.apply(said("ann", 1, "a tent"))
-    path.declare(source, [(b"ann", "songs")], word_vectors(["songs"]), path.serving, NOW_S)
+    path.upkeep.declare(source, [(b"ann", "songs")], word_vectors(["songs"]), path.serving, NOW_S)
     assert tail_of(bench, "ann") == ("a tent",)
     bench.apply(said("ann", 2, "boots"))
     (payload,) = source.store.get_many([b"ann"])
@@ -232,7 +232,7 @@ def test_interests_and_words_do_not_disturb_each_other(bench: Bench) -> None:
 def test_an_erased_users_words_leave_the_memory_too(bench: Bench) -> None:
     bench.apply(said("ann", 1, "my secret"), said("ben", 1, "a tent"))
     texts = bench.path.serving.texts
-    bench.path.erase(bench.source, [b"ann"], NOW_S)
+    bench.path.upkeep.erase(bench.source, [b"ann"], NOW_S)
     assert texts.lacking(["my secret", "a tent"]) == ["my secret", "a tent"]
     bench.apply(said("ben", 2, "a tent"))  # which is read again
     assert tail_of(bench, "ben") == ("a tent",)
@@ -284,7 +284,7 @@ def test_the_sweep_asks_for_the_words_of_its_slice_and_then_rebuilds_it(bench: B
     bench.apply(*STORY, make_event("ben", 1, "i1"))
     swap(bench)
     before = bench.stored()
-    found = bench.path.sweep(bench.source, None, 8, NOW_S)
+    found = bench.path.upkeep.sweep(bench.source, None, 8, NOW_S)
     assert isinstance(found, Unread)
     assert found.texts[0][1] == ["a tent", "boots"]
     assert bench.stored() == before
@@ -309,7 +309,7 @@ def test_what_is_owed_to_a_stale_profile_waits_for_the_sweep(open_bench: OpenBen
     swap(bench)
     later = bench.path.flush_due(bench.source, NOW_S + 120)
     assert [message.key for message in later.outputs] == [b"ben"]
-    wanted = bench.path.sweep(bench.source, None, 8, NOW_S)
+    wanted = bench.path.upkeep.sweep(bench.source, None, 8, NOW_S)
     assert isinstance(wanted, Unread)
     bench.path.note_read(read_words(wanted))
     assert [m.key for m in bench.path.flush_due(bench.source, NOW_S + 120).outputs] == [b"ann"]
@@ -319,7 +319,7 @@ def test_an_interest_declared_to_a_stale_profile_does_not_wait_for_its_words(ben
     path, source = bench.path, bench.source
     bench.apply(*STORY)
     swap(bench)
-    path.declare(source, [(b"ann", "songs")], word_vectors(["songs"]), path.serving, NOW_S)
+    path.upkeep.declare(source, [(b"ann", "songs")], word_vectors(["songs"]), path.serving, NOW_S)
     assert bench.record("ann")["release"][0] != path.serving.key
     assert bench.record("ann")["interest_release"][0] == path.serving.key
 
