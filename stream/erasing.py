@@ -25,6 +25,7 @@ from profiles.key_store import topic_key
 from profiles.wire import encode
 from stream.chunks import Chunk
 from stream.codecs import DeadLetter, check_user_key
+from stream.event_path import EventPath
 from stream.letters_of_users import find_letters
 from stream.publisher import Message, Sent
 from stream.source import Outcome, Source
@@ -49,7 +50,7 @@ async def take_erasures(worker: Worker, chunk: Chunk, event: Any) -> None:
         now_s = time.time()
         async with source.order:
             outcome, erased = await worker.state.run(
-                erase_user, source, user, end, record.offset, now_s
+                forget, worker.path, source, user, end, record.offset, now_s
             )
             await worker.send_outcome(sent, chunk, outcome)
         # What an application declared for her; the newest record of a compacted topic is all of it.
@@ -107,6 +108,14 @@ async def _delete_letters(
         )
         for user, receipt in erasures
     ]
+
+
+def forget(
+    path: EventPath, source: Source, user: bytes, end: int, request: int, now_s: float
+) -> tuple[Outcome, dict[str, int]]:
+    """The same as `erase_user`, and no words stay in memory either."""
+    path.forget_words()
+    return erase_user(source, user, end, request, now_s)
 
 
 def erase_user(

@@ -227,6 +227,14 @@ class EventPath:
         outputs = [message for _, message in self._recommend(loaded, rows, causes, arms, now_s)]
         return Outcome(self._stored.save(source, loaded, now_s), source.sealed(outputs))
 
+    def forget_words(self) -> None:
+        """Of an erased user no words may stay in memory, nor what they read as.
+
+        All go: whose words are whose, only profiles know, and hers may be sealed.
+        """
+        for space in self.resident:
+            space.texts.clear()
+
     def note_read(self, read: Sequence[tuple[Space, list[str], Floats]]) -> None:
         """Words that a language model has read, each (texts, vectors) for the space of its release.
 

@@ -145,9 +145,7 @@ class Upkeep:
         found = sum(payload is not None for payload in source.store.get_many(users))
         for user in users:
             source.owed.users.pop(user, None)
-        for space in self._path.resident:
-            # All of it: whose words are whose, only profiles know, and this one may be sealed.
-            space.texts.clear()
+        self._path.forget_words()
         watermark = source.store.watermark
         source.store.write(
             users,

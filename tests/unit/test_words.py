@@ -24,6 +24,7 @@ from profiles.wire import encode
 from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk, drop_unknown, words_apart
 from stream.delivery import Delivery
+from stream.erasing import forget
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
 from stream.outputs import Cause
@@ -232,7 +233,7 @@ def test_interests_and_words_do_not_disturb_each_other(bench: Bench) -> None:
 def test_an_erased_users_words_leave_the_memory_too(bench: Bench) -> None:
     bench.apply(said("ann", 1, "my secret"), said("ben", 1, "a tent"))
     texts = bench.path.serving.texts
-    bench.path.upkeep.erase(bench.source, [b"ann"], NOW_S)
+    forget(bench.path, bench.source, b"ann", end=9, request=0, now_s=NOW_S)
     assert texts.lacking(["my secret", "a tent"]) == ["my secret", "a tent"]
     bench.apply(said("ben", 2, "a tent"))  # which is read again
     assert tail_of(bench, "ben") == ("a tent",)
