@@ -15,8 +15,10 @@ on the test half.
     make bench-support [BENCH_ARGS="--seeds 1 --lora-steps 0"]
 
 Methods: `bm25` (bm25s), `frozen_encoder` (cosine), `first_release` (before any learning, its
-confidence fitted on the same verdicts), `learned` (after one round, as a worker serves it).  Before
-its first round the product itself has no confidence and hands everything over.
+confidence fitted on the same verdicts), `candidate` (after one round on the first four fifths of
+the conversations), `served`: the candidate where the gate lets it pass, by the last fifth, else the
+first release.  Before its first round the product itself has no confidence and hands everything
+over.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ from benchmarks.peer_environment import PeerEnvironment
 from benchmarks.support.faqs import load_faqs, unpack
 from benchmarks.support.handing_over import figures, fit_on, tell
 from benchmarks.support.questions import Asked, KnowledgeBase, load_questions
+from learner.answers import examine_answers
 from learner.bootstrap import bootstrap_head, bootstrap_table, head_shape
 from learner.catalogue import Catalogue
 from learner.confidence import said_and_done
 from learner.conversations import Case, Step
 from learner.evaluation import Model
+from learner.gate import NOTHING, Decision, Evidence, decide
 from learner.language import LanguageModel
 from learner.round_types import Parent, RoundData
 from learner.sampling import ActionWeights, Segment
@@ -54,6 +58,8 @@ from profiles.wire import key64
 PEERS = PeerEnvironment(".venv-bench-support", "requirements-support-peers.txt")
 PEER = ROOT / "benchmarks" / "support" / "bm25_peer.py"
 START_S = 1_700_000_000.0
+LEARNED = 0.8
+"""Of the conversations; by the others the gate judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +90,15 @@ def main() -> None:
     say(f"{len(base.answers)} answers, {len(base.questions)} questions")
     unavailable = PEERS.prepare({"bm25": "bm25s"})
     runs: dict[str, list[Result]] = {}
+    decisions: list[Result] = []
     for seed in range(asked.seed, asked.seed + asked.seeds):
         say(f"split {seed}")
         split = split_by_lot(base, asked.missing, seed)
         settings = load_settings(
             domain="support", learner={"lora_steps": asked.lora_steps, "seed": seed}
         )
-        methods = our_scores(base, split, settings)
+        methods, decision = our_scores(base, split, settings)
+        decisions.append({"promoted": decision.promote, "reason": decision.reason})
         if not unavailable:
             methods["bm25"] = bm25(base, split)
         for name, (learnt, tested) in methods.items():
@@ -108,6 +116,7 @@ def main() -> None:
         questions=len(base.questions),
         unavailable=unavailable,
         figures={name: _medians(each) for name, each in runs.items()},
+        gate=decisions,
         runs=runs,
     )
 
@@ -127,8 +136,8 @@ def split_by_lot(base: KnowledgeBase, missing: float, seed: int) -> Split:
 
 def our_scores(
     base: KnowledgeBase, split: Split, settings: Settings
-) -> dict[str, tuple[Floats, Floats]]:
-    """Scores of the questions to learn from and to test on, by method."""
+) -> tuple[dict[str, tuple[Floats, Floats]], Decision]:
+    """Scores of the questions to learn from and to test on, by method; and what the gate said."""
     frozen = LanguageModel.load(settings.model, None, "cpu", settings.learner.seed)
     texts = tuple(base.answers[place] for place in split.places)
     text = frozen.encode(texts)
@@ -155,8 +164,10 @@ def our_scores(
         conversation(at, each, column, split.places, actions)
         for at, (each, column) in enumerate(zip(split.learn, shown, strict=True))
     ]
+    cut = int(LEARNED * len(segments))
+    training = segments[:cut]
     counts = np.bincount(
-        np.concatenate([segment.items for segment in segments]).astype(np.int64),
+        np.concatenate([segment.items for segment in training]).astype(np.int64),
         minlength=len(texts),
     )
     candidate = train_round(
@@ -164,13 +175,22 @@ def our_scores(
         settings.learner,
         actions,
         Parent(head, table, None, is_trained=False),
-        RoundData(catalogue, segments, [], [], counts.astype(np.float32), text.copy()),
+        RoundData(catalogue, training, [], [], counts.astype(np.float32), text.copy()),
     )
     learned = Model(candidate.head, candidate.items.vectors, candidate.items.bias)
-    found["learned"] = _pair(
+    found["candidate"] = _pair(
         scores(learned, candidate.language, part, catalogue, settings) for part in asked
     )
-    return found
+    answers = examine_answers(
+        (first, frozen),
+        (learned, candidate.language),
+        judged(split.learn, cut, split.places, settings),
+        catalogue,
+        exclude_seen=settings.serving.exclude_seen,
+    )
+    decision = decide(Evidence(answers, NOTHING, True, 1.0, answers), settings.learner)
+    found["served"] = found["candidate" if decision.promote else "first_release"]
+    return found, decision
 
 
 def _pair(each: Iterable[Floats]) -> tuple[Floats, Floats]:
@@ -200,6 +220,24 @@ def conversation(
     )
 
 
+def judged(
+    asked: Sequence[Asked], first: int, places: Sequence[int], settings: Settings
+) -> list[Case]:
+    """The conversations from number `first` on, as the learner keeps them: words and verdicts."""
+    found = []
+    for number, each in enumerate(asked[first:], first):
+        right = [column for column, place in enumerate(places) if place in each.accepted]
+        if right:
+            steps = (_ask(each, settings),)
+            found.append(Case(key64(f"conversation-{number}"), steps, (right[0],), ()))
+    return found
+
+
+def _ask(asked: Asked, settings: Settings) -> Step:
+    action = ActionWeights.from_settings(settings.actions).names.index("ask")
+    return Step(asked.text[: settings.profile.text_chars], 0, action, 0.0, START_S)
+
+
 def scores(
     model: Model,
     language: LanguageModel,
@@ -208,12 +246,7 @@ def scores(
     settings: Settings,
 ) -> Floats:
     """As a worker ranks right after somebody's first words.  Shapes: -> (Q, N)."""
-    ask = ActionWeights.from_settings(settings.actions).names.index("ask")
-    chars = settings.profile.text_chars
-    cases = [
-        Case(at, (Step(each.text[:chars], 0, ask, 0.0, START_S),), (), ())
-        for at, each in enumerate(asked)
-    ]
+    cases = [Case(at, (_ask(each, settings),), (), ()) for at, each in enumerate(asked)]
     vectors, said = said_and_done(model, language, cases, catalogue)
     before = profiles_before(model.head, vectors, said, [np.arange(2)] * len(said))
     found: Floats = before[:, 1] @ model.vectors.T * model.head.score_scale[0] + model.bias

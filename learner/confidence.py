@@ -13,7 +13,8 @@ Two of three users' cases fit three numbers (`profiles.confidence`), the third's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from learner.calibration import LEAST_OF_EACH, Doubles, Judged, reliability
 from learner.catalogue import Catalogue
 from learner.conversations import Case
 from learner.evaluation import Model
-from learner.language import LanguageModel
 from profiles.calibration import Calibration
 from profiles.confidence import Confidence, evidence
 from profiles.evaluation import Bools, Ints, UserSequence, profiles_before
@@ -36,9 +36,15 @@ MEASURED = 3
 USERS_AT_ONCE = 256
 
 
+class Reader(Protocol):
+    """What reads texts under an adapter, as `profiles.encoder.TextEncoder` does."""
+
+    def encode(self, texts: Sequence[str], /) -> Floats: ...
+
+
 def learn_confidence(
     model: Model,
-    language: LanguageModel,
+    language: Reader,
     cases: Sequence[Case],
     catalogue: Catalogue,
     *,
@@ -71,7 +77,7 @@ def learn_confidence(
 
 def first_items(
     model: Model,
-    language: LanguageModel,
+    language: Reader,
     cases: Sequence[Case],
     catalogue: Catalogue,
     *,
@@ -82,12 +88,32 @@ def first_items(
 
     Shapes: -> (C, 2), (C,).
     """
-    sequences = said_and_done(model, language, cases, catalogue)
-    vectors = sequences[0]
     best = np.full((len(cases), 2), -np.inf, np.float32)
     firsts = np.zeros(len(cases), np.int64)
+    blocks = score_blocks(model, language, cases, catalogue, exclude_seen=exclude_seen)
+    for start, scores in blocks:
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : min(2, listed)]
+        here = slice(start, start + len(scores))
+        best[here, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+        firsts[here] = order[:, 0]
+    return best, firsts
+
+
+def score_blocks(
+    model: Model,
+    language: Reader,
+    cases: Sequence[Case],
+    catalogue: Catalogue,
+    *,
+    exclude_seen: bool,
+) -> Iterator[tuple[int, Floats]]:
+    """Scores of the catalogue after the last words of each case, some cases at a time.
+
+    Yields: the first case's number, and scores (cases of the block, N), -inf for what is left out.
+    """
+    vectors, sequences = said_and_done(model, language, cases, catalogue)
     for start in range(0, len(cases), USERS_AT_ONCE):
-        part = sequences[1][start : start + USERS_AT_ONCE]
+        part = sequences[start : start + USERS_AT_ONCE]
         kept = [np.arange(len(each.items)) for each in part]
         before = profiles_before(model.head, vectors, part, kept)
         profiles = before[np.arange(len(part)), [len(rows) - 1 for rows in kept]]
@@ -96,15 +122,11 @@ def first_items(
             for row, each in enumerate(part):
                 done = each.items[:-1]
                 scores[row, done[done < len(model.vectors)]] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : min(2, listed)]
-        here = slice(start, start + len(part))
-        best[here, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
-        firsts[here] = order[:, 0]
-    return best, firsts
+        yield start, scores
 
 
 def said_and_done(
-    model: Model, language: LanguageModel, cases: Sequence[Case], catalogue: Catalogue
+    model: Model, language: Reader, cases: Sequence[Case], catalogue: Catalogue
 ) -> tuple[Floats, list[UserSequence]]:
     """Vectors of catalogue and words, and each case's steps with one more that never counts.
 

@@ -1,7 +1,8 @@
 """Whether a candidate may serve: a pure decision, with its reasons and its figures.
 
 A candidate is refused when it cannot be loaded as it was trained, holds numbers that are not
-numbers, does worse than its parent on what came next, or forgets what came long ago.  "Worse"
+numbers, does worse than its parent on what came next or on what people asked for in words, or
+forgets what came long ago.  "Worse"
 means by more than the tolerance and by more than chance explains: a round's exam may have only
 a few hundred events, where a 2% difference of NDCG is noise, so one standard error of the paired
 difference is forgiven on top.
@@ -19,14 +20,19 @@ CHANCE_ERRORS = 1.0
 """Standard errors of the paired difference that count as chance."""
 
 
+NOTHING = Paired(events=0, parent=0.0, candidate=0.0, standard_error=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the gate looks at.  `probe_cosine`: lowest cosine of the probe texts after a reload."""
+    """What the gate looks at.  `probe_cosine`: lowest cosine of the probe texts after a reload;
+    `answers`: items accepted after words (`learner.answers`), where there are any."""
 
     recent: Paired
     long_ago: Paired
     is_finite: bool
     probe_cosine: float
+    answers: Paired = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,9 @@ def decide(evidence: Evidence, settings: LearnerSettings) -> Decision:
         reasons.append(_worse("recent", recent, settings.gate_tolerance))
     if old.events and _is_worse(old, settings.forgetting_tolerance):
         reasons.append(_worse("forgetting", old, settings.forgetting_tolerance))
+    answers = evidence.answers
+    if answers.events and _is_worse(answers, settings.gate_tolerance):
+        reasons.append(_worse("answers", answers, settings.gate_tolerance))
     figures = {
         "recent_ndcg10_parent": recent.parent,
         "recent_ndcg10_candidate": recent.candidate,
@@ -75,6 +84,12 @@ def decide(evidence: Evidence, settings: LearnerSettings) -> Decision:
         "long_ago_ndcg10_candidate": old.candidate,
         "long_ago_events": float(old.events),
     }
+    if answers.events:
+        figures |= {
+            "answers_ndcg10_parent": answers.parent,
+            "answers_ndcg10_candidate": answers.candidate,
+            "answers_events": float(answers.events),
+        }
     return Decision(not reasons, tuple(reasons), figures)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from learner.answers import examine_answers, held_cases
 from learner.bootstrap import new_manifest, publish_release
 from learner.calibration import Clicks, calibrate
 from learner.catalogue import Catalogue
@@ -46,7 +47,7 @@ from learner.evaluation import (
     next_matrix,
     plasticity,
 )
-from learner.gate import Decision, Evidence, decide
+from learner.gate import NOTHING, Decision, Evidence, decide
 from learner.graduation import is_exam_user
 from learner.private_steps import noisy_counts, spent
 from learner.reach import reach
@@ -233,10 +234,11 @@ def run_round(
             actions,
             settings.learner.positive_actions,
         )
+    cases = cases_from_bytes(plan.cases)
     confidence, sureness = learn_confidence(
         new_model,
         candidate.language,
-        cases_from_bytes(plan.cases),
+        cases,
         catalogue,
         exclude_seen=exclude_seen,
         listed=settings.serving.k,
@@ -246,10 +248,21 @@ def run_round(
         **reach(old_model, exam, counts_before, exclude_seen=exclude_seen).figures("parent"),
         **reach(new_model, exam, counts_before, exclude_seen=exclude_seen).figures("candidate"),
     }
+    answers = NOTHING
+    if asked := held_cases(cases, plan.border):
+        reader = TextEncoder.load(settings.model, parent.adapter_directory)
+        answers = examine_answers(
+            (old_model, reader),
+            (new_model, candidate.language),
+            asked,
+            catalogue,
+            exclude_seen=exclude_seen,
+        )
     matrix = next_matrix(parent.manifest.forgetting, results.row, plan.period, results.recent)
     cosine = _reloaded_cosine(settings, candidate, directory)
     decision = decide(
-        Evidence(results.recent, results.long_ago, _is_finite(candidate), cosine), settings.learner
+        Evidence(results.recent, results.long_ago, _is_finite(candidate), cosine, answers),
+        settings.learner,
     )
     seconds = {**candidate.seconds, "evaluate": hooks.clock() - begun}
     metrics = {

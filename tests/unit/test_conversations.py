@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from learner.answers import examine_answers, held_cases
 from learner.confidence import fit_confidence, learn_confidence
 from learner.conversations import STEPS, Case, Step, Turn, cases_from_bytes
 from learner.evaluation import Model
 from learner.feeds import verdicts_of_actions
+from learner.gate import NOTHING, Evidence, decide
 from learner.language import LanguageModel
 from learner.replay import ReplayBuffer
 from learner.rounds import load_plan, plan_round, save_plan
@@ -181,14 +184,14 @@ def world(tmp_path: Path, tiny_language_model: Path) -> World:
     return made
 
 
-def cases_about(world: World, count: int) -> list[Case]:
+def cases_about(world: World, count: int, said_at: Sequence[float] = (1e6,)) -> list[Case]:
     """Somebody names an item and accepts it; every second time, another one. Synthetic."""
     action = world.actions.names.index("view")
     found = []
     for user in range(count):
         item = world.items[user % ITEMS]
         taken = world.items[(user + (user // ITEMS) % 2) % ITEMS]
-        said = Step(item.full_text(), 0, action, 0.0, 1e6)
+        said = Step(item.full_text(), 0, action, 0.0, said_at[user % len(said_at)])
         found.append(Case(user, (said,), (key64(taken.item_id),), ()))
     return found
 
@@ -211,11 +214,35 @@ def test_a_model_learns_how_sure_it_may_be_and_a_lost_item_does_no_harm(world: W
     assert (none, said) == (None, {})
 
 
+def test_who_answers_worse_is_told_from_who_answers_as_before(world: World) -> None:
+    release = world.first_release()
+    model = Model(release.head, release.items.vectors, release.items.bias)
+    upside_down = Model(release.head, -release.items.vectors, release.items.bias)
+    reader = LanguageModel.load(world.settings.model, None, "cpu", 0)
+    cases = cases_about(world, 2 * ITEMS)
+    lost = Case(9, cases[0].steps, (key64("gone"),), ())
+    unjudged = Case(9, cases[0].steps, (), ())
+    asked = held_cases([*cases, lost, unjudged], (0.0, 0))
+    assert len(asked) == len(cases) + 1
+    assert held_cases(cases, (1e6, 0)) == [], "said when the round still learned"
+    same = examine_answers(
+        (model, reader), (model, reader), asked, world.catalogue, exclude_seen=False
+    )
+    assert (same.events, same.standard_error) == (len(cases), 0.0)
+    assert same.parent == same.candidate > 0
+    worse = examine_answers(
+        (model, reader), (upside_down, reader), asked, world.catalogue, exclude_seen=False
+    )
+    assert worse.candidate < worse.parent
+    evidence = Evidence(same, NOTHING, True, 1.0, worse)
+    assert decide(evidence, world.settings.learner).reason.startswith("answers:")
+
+
 def test_a_round_takes_its_conversations_from_the_plan_into_the_manifest(world: World) -> None:
     buffer = world.buffer()
     buffer.ingest("events", world.rows(0, 20), {0: 20 * USERS})
     turns = []
-    for at, case in enumerate(cases_about(world, 60)):
+    for at, case in enumerate(cases_about(world, 60, said_at=[1e6, 9e9])):
         place = (1, 2 * at, case.user + 1)
         turns.append(Turn(*place, case.steps[0], 0))
         done = Step("", case.accepted[0], 0, 0.0, 1e6)
@@ -229,6 +256,7 @@ def test_a_round_takes_its_conversations_from_the_plan_into_the_manifest(world: 
     manifest = learn(world, buffer, first).manifest
     buffer.close()
     assert manifest.metrics["confidence_cases"] == 60
+    assert manifest.metrics["answers_events"] == 30, "those said in what the round held out"
 
 
 def test_a_damaged_conversation_says_what_to_do() -> None:

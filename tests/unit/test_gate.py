@@ -18,8 +18,9 @@ def evidence(
     long_ago: Paired = NONE,
     is_finite: bool = True,
     probe_cosine: float = 1.0,
+    answers: Paired = NONE,
 ) -> Evidence:
-    return Evidence(recent, long_ago, is_finite, probe_cosine)
+    return Evidence(recent, long_ago, is_finite, probe_cosine, answers)
 
 
 def test_a_better_candidate_is_promoted_and_says_why() -> None:
@@ -40,6 +41,7 @@ def test_a_better_candidate_is_promoted_and_says_why() -> None:
         (evidence(recent=Paired(500, 0.10, float("nan"), 0.002)), "recent"),
         (evidence(recent=NONE), "no-evidence"),
         (evidence(long_ago=Paired(900, 0.10, 0.08, 0.001)), "forgetting"),
+        (evidence(answers=Paired(80, 0.60, 0.50, 0.01)), "answers"),
     ],
 )
 def test_each_fault_alone_refuses(given: Evidence, slug: str) -> None:
