@@ -23,7 +23,13 @@ from grafana_foundation_sdk.builders import dashboard as boards
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from docker.grafana import board_learner, board_privacy, board_releases, board_stream
+from docker.grafana import (
+    board_learner,
+    board_monitor,
+    board_privacy,
+    board_releases,
+    board_stream,
+)
 from docker.grafana.panels import DATASOURCE, Row
 
 DOCKER = Path(__file__).parents[1]
@@ -76,6 +82,13 @@ BOARDS = (
         "Erasures, keys, exposure, and orders of people.",
         board_privacy.ROWS,
         "driftline_ready",
+    ),
+    Board(
+        "driftline-monitor",
+        "driftline: opinion monitor",
+        "News, labels, heads and alerts of `driftline monitor`.",
+        board_monitor.ROWS,
+        "driftline_monitor_ready",
     ),
 )
 

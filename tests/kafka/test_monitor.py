@@ -5,72 +5,23 @@ Posts are made up: tales are labelled negative, songs positive, and time is the 
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from profiles.items import Item
-from profiles.opinions import Alert, Label
-from profiles.wire import decode_json, encode
+from profiles.opinions import Alert
+from profiles.wire import decode_json
 from stream.letters import original_of, told
-from tests.deployment import ITEMS, WAIT_S, Deployment, WorkerProcess, wait_until
+from tests.deployment import WAIT_S, Deployment, WorkerProcess, wait_until
+from tests.newsroom import MONITOR, Newsroom, label_everything
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-SETTINGS = {
-    "DRIFTLINE_MONITOR__BUCKET_S": "60",
-    "DRIFTLINE_MONITOR__WINDOW_S": "600",
-    "DRIFTLINE_MONITOR__LATE_S": "0",
-    "DRIFTLINE_MONITOR__SEASON_S": "3600",
-    "DRIFTLINE_MONITOR__WARM_UP_S": "1800",
-    "DRIFTLINE_MONITOR__CALM_S": "300",
-    "DRIFTLINE_MONITOR__MIN_LABELS": "10",
-    "DRIFTLINE_MONITOR__RETRAIN_LABELS": "10",
-    "DRIFTLINE_HTTP__PORT": "0",
-}
 QUIET_MINUTES, LOUD_MINUTES, AFTER_MINUTES = 90, 10, 30
 
 
-class Newsroom:
-    """Posts about one entity, minute by minute of their own time."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self.minute = 0
-        self._began_s = time.time() - 12 * 3600.0
-
-    def post(self, kind: str) -> None:
-        number = f"{self.minute}-{time.monotonic_ns()}"
-        item = Item(number, f"{kind} number 1", tags=[kind], attributes={"entity": "Nordbank"})
-        at_ms = int((self._began_s + self.minute * 60.0) * 1000)
-        self._deployment.producer.send(
-            self._deployment.topics.items, key=number.encode(), value=encode(item),
-            timestamp_ms=at_ms,
-        )  # fmt: skip
-
-    def play(self, minutes: int, tales: int) -> None:
-        """One song a minute, a tale every third, and so many more."""
-        for _ in range(minutes):
-            self.post("song")
-            for _ in range(tales + (self.minute % 3 == 0)):
-                self.post("tale")
-            self.minute += 1
-        self._deployment.producer.flush(30)
-
-
 def start(deployment: Deployment) -> WorkerProcess:
-    made = deployment.start_process("monitor", "monitor", SETTINGS)
+    made = deployment.start_process("monitor", "monitor", MONITOR)
     made.wait_ready()
     return made
-
-
-def label_everything(deployment: Deployment) -> None:
-    for number in range(ITEMS):
-        is_tale = number < ITEMS // 2
-        label = Label(
-            f"item-{number}", "negative" if is_tale else "positive", "tale" if is_tale else "song"
-        )
-        deployment.send(deployment.topics.labels, label.item_id, encode(label))
 
 
 def alerts(deployment: Deployment) -> list[Alert]:

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real worker and a real learner: every panel and every rule has data.
+"""A real Prometheus scrapes worker, learner and monitor: every panel and every rule has data.
 
 Names alone prove little: a panel may select labels that never occur together, or divide what has
 no common label.  So everything happens here once that leaves a trace in a metric (events, twice
@@ -27,6 +27,7 @@ from profiles.wire import encode
 from tests.deployment import WAIT_S, Deployment, WorkerProcess, make_events, wait_until
 from tests.faults.learners import as_environment, learner_settings
 from tests.monitoring import Prometheus, Query, panel_queries, prometheus, rule_queries, tool
+from tests.newsroom import MONITOR, label_everything
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
@@ -71,9 +72,8 @@ class Life:
         deployment.send(topics.requests, "user-3", encode(Request(f"r{number}", "user-3")))
         asked = Request(f"p{number}", "user-3", items=["item-1"])
         deployment.send(topics.requests, "user-3", encode(asked))
-        deployment.send(
-            topics.items, f"new-{number}", encode(Item(f"new-{number}", f"song {number}"))
-        )
+        new = Item(f"new-{number}", f"song {number}", attributes={"entity": "Nordbank"})
+        deployment.send(topics.items, new.item_id, encode(new))
         deployment.send(topics.releases, "r", b"no notice")  # refused by every worker
         self._rules.write_text(f"# {number}\n[diversity]\nstrength = 0.1\n")
         self._ask_as_a_stranger()
@@ -89,7 +89,7 @@ class Life:
 def scraped(
     deployment: Deployment, tmp_path: Path
 ) -> Iterator[tuple[Prometheus, Life, list[WorkerProcess]]]:
-    """Worker and learner in processes of their own, and a Prometheus that scrapes both."""
+    """Worker, learner and monitor, each in a process, and a Prometheus that scrapes them."""
     tool("prometheus")  # else skipped before anything is started
     rules = tmp_path / "rules.toml"
     rules.write_text("")
@@ -118,9 +118,13 @@ def scraped(
         }
     )
     learner.wait_ready()
+    label_everything(deployment)
+    monitor = deployment.start_process("monitor", "monitor", MONITOR)
+    monitor.wait_ready()
     targets = {
         "driftline-worker": urlsplit(worker.url("metrics")).netloc,
         "driftline-learner": urlsplit(learner.url("metrics")).netloc,
+        "driftline-monitor": urlsplit(monitor.url("metrics")).netloc,
     }
     with prometheus(tmp_path / "prometheus", targets) as running:
         for job in targets:
@@ -128,7 +132,7 @@ def scraped(
         # A second release, swapped in while Prometheus looks.
         deployment.announce(deployment.new_release(seed=9))
         wait_until("swapped", lambda: worker.metric("driftline_swaps_total") == 1)
-        yield running, Life(deployment, worker, rules), [worker, learner]
+        yield running, Life(deployment, worker, rules), [worker, learner, monitor]
 
 
 def numbers(running: Prometheus, expr: str) -> list[float]:

@@ -27,6 +27,7 @@ PROFILES = {
     "core": {"kafka", "topics", "worker", "learner"},
     "monitoring": {"prometheus", "grafana"},
     "demo": {"console", "replay"},
+    "opinions": {"monitor"},
 }
 """What each adds; core is what has no profile, and so is in all of them."""
 FILLED = {
@@ -52,7 +53,7 @@ def test_compose_runs_commands_that_exist() -> None:
     for name, service in ours().items():
         words = tuple(service["command"])
         assert words in known or words[:1] in known, name
-    assert set(ours()) == {"topics", "worker", "learner", "console", "replay"}
+    assert set(ours()) == {"topics", "worker", "learner", "monitor", "console", "replay"}
     entry = re.search(r'^CMD \["(\w+)"\]$', (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
     assert entry is not None
     assert (entry.group(1),) in known
@@ -150,7 +151,8 @@ def test_production_is_on_a_secured_kafka_encrypted_and_signed(
         assert sorted(named) == sorted(service["secrets"]), name
         assert set(service["secrets"]) <= added["secrets"].keys()
         if name != "topics":
-            assert settings.privacy.encryption, name
+            # The monitor holds nothing about users.
+            assert settings.privacy.encryption == (name != "monitor"), name
             assert service["read_only"] is True, name
         assert (settings.security.signing_key is not None) == (name == "learner")
     for service in ("worker", "learner"):
