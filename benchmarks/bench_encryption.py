@@ -28,9 +28,10 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.deployment import synthetic_items
 from benchmarks.load import synthetic_events
-from learner.bootstrap import bootstrap_release, expected_release
+from learner.bootstrap import bootstrap_release
 from profiles.catalog import Catalog
 from profiles.config import Settings, load_settings
+from profiles.expected import expected_by
 from profiles.key_file import VersionedKeys
 from profiles.key_store import KeyStore
 from profiles.metrics import WorkerMetrics
@@ -109,7 +110,7 @@ def measure(settings: Settings, args: argparse.Namespace, root: Path) -> dict[st
     items = synthetic_items(args.items)
     store = ReleaseStore(str(root / "releases"), root / "cache")
     manifest = bootstrap_release(settings, items, store)
-    release = open_release(store.fetch(manifest.release_id), expected_release(settings))
+    release = open_release(store.fetch(manifest.release_id), expected_by(settings))
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     made = synthetic_events(args.events, args.users, args.items, 4, args.seed)
     records = list(map(_record, range(len(made)), made.keys, made.values))

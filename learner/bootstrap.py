@@ -33,7 +33,7 @@ from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.item_text import item_text
 from profiles.items import Item
 from profiles.registry import ReleaseStore
-from profiles.release import FORMAT, Expected, ItemTable, Manifest, write_manifest, write_release
+from profiles.release import FORMAT, ItemTable, Manifest, write_manifest, write_release
 from profiles.signing import sign
 
 WHITENING = 0.2
@@ -199,20 +199,6 @@ def bootstrap_from(
     if keep_text is not None:
         save_text(keep_text, finished.release_id, catalogue, text)
     return finished
-
-
-def expected_release(settings: Settings) -> Expected:
-    """What these settings make of a release, for `profiles.release.open_release`."""
-    return Expected(
-        base_sha256=base_sha256(settings.model.base),
-        dim=settings.model.dim,
-        layers=settings.model.layers,
-        lora_rank=settings.model.lora_rank,
-        actions=ActionWeights.from_settings(settings.actions).names,
-        pooling=settings.model.pooling,
-        max_tokens=settings.model.max_tokens,
-        peft_method=settings.model.peft_method,
-    )
 
 
 def publish_release(

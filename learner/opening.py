@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from learner.bootstrap import expected_release
 from profiles.config import Settings
+from profiles.expected import expected_by
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
 from profiles.signing import check_signature, load_trusted
@@ -11,6 +11,6 @@ from profiles.signing import check_signature, load_trusted
 
 def open_trusted(settings: Settings, store: ReleaseStore, release_id: str) -> Release:
     """Fetch, open and check.  Raises: ReleaseRefused, ReleaseError."""
-    release = open_release(store.fetch(release_id), expected_release(settings))
+    release = open_release(store.fetch(release_id), expected_by(settings))
     check_signature(release.manifest, load_trusted(settings.security.trusted_keys))
     return release

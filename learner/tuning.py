@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learner.bootstrap import bootstrap_from, expected_release
+from learner.bootstrap import bootstrap_from
 from learner.catalogue import Catalogue, make_catalogue
 from learner.evaluation import Model, Paired, make_exam, paired, sit
 from learner.round_types import Candidate, Hooks, Parent, RoundData
@@ -37,6 +37,7 @@ from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.errors import LearnerError, SettingsError
 from profiles.events import Event
+from profiles.expected import expected_by
 from profiles.item_text import item_text
 from profiles.items import Item
 from profiles.logs import get_logger
@@ -181,7 +182,7 @@ class _Task:
         with tempfile.TemporaryDirectory(prefix="driftline-tune-") as folder:
             store = ReleaseStore(str(Path(folder) / "releases"), Path(folder) / "cache")
             first = bootstrap_from(settings, catalogue, store, keep_text=Path(folder))
-            release = open_release(store.fetch(first.release_id), expected_release(settings))
+            release = open_release(store.fetch(first.release_id), expected_by(settings))
             text = load_text(Path(folder), first.release_id, catalogue, release.head.shape.text_dim)
         # No adapter: the first release's is at identity, which is what a new one is, too.
         parent = Parent(release.head, release.items, None, is_trained=False)

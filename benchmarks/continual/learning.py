@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.continual.strategies import Strategy
 from benchmarks.continual.timeline import Timeline
-from learner.bootstrap import bootstrap_from, expected_release
+from learner.bootstrap import bootstrap_from
 from learner.checkpoint import segments_to_bytes
 from learner.records import Row
 from learner.replay import ReplayBuffer
@@ -29,6 +29,7 @@ from learner.rounds import Plan, plan_round, run_round
 from learner.sampling import ActionWeights, holdout_border
 from learner.segments import segments_of_rows
 from profiles.config import Settings
+from profiles.expected import expected_by
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
 
@@ -63,7 +64,7 @@ class Workshop:
 
     def open(self, release_id: str) -> Release:
         """A release of the store, verified."""
-        return open_release(self.store.fetch(release_id), expected_release(self.settings))
+        return open_release(self.store.fetch(release_id), expected_by(self.settings))
 
     def first_release(self, timeline: Timeline) -> Release:
         """The release made from texts alone."""

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from benchmarks.deployment import Deployment
 from benchmarks.harness import Result
 from benchmarks.reading import read_topic
-from learner.bootstrap import expected_release
 from profiles.catalog import Catalog
+from profiles.expected import expected_by
 from profiles.rebuild import replay_history
 from profiles.release import open_release
 from profiles.space import Space
@@ -30,7 +30,7 @@ def open_space(made: Deployment, release_id: str) -> tuple[Space, Catalog]:
     catalog = Catalog()
     for item in made.items:
         catalog.put(item)
-    release = open_release(made.store.fetch(release_id), expected_release(made.settings))
+    release = open_release(made.store.fetch(release_id), expected_by(made.settings))
     return Space(release, catalog, made.settings.profile.seen_bytes), catalog
 
 

@@ -18,10 +18,10 @@ from aiokafka.structs import ConsumerRecord
 
 from benchmarks.deployment import synthetic_items
 from benchmarks.load import synthetic_events
-from learner.bootstrap import expected_release
 from profiles.applying import Batch, apply_batch
 from profiles.catalog import Catalog
 from profiles.config import load_settings
+from profiles.expected import expected_by
 from profiles.release import open_release
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records
@@ -49,7 +49,7 @@ def measure(
     catalog = Catalog()
     for item in synthetic_items(items):
         catalog.put(item)
-    space = Space(open_release(release, expected_release(settings)), catalog, layout.seen_bytes)
+    space = Space(open_release(release, expected_by(settings)), catalog, layout.seen_bytes)
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     rules = Rules(actions, settings.serving.max_message_bytes, settings.serving.max_ahead_s)
     chunks = list(_chunks(count, users, items, seed, size))

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner.bootstrap import bootstrap_release, expected_release
+from learner.bootstrap import bootstrap_release
 from learner.catalogue import make_catalogue
 from learner.round_types import Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment
 from learner.trainer import SharedRound, train_round
 from profiles.config import load_settings
+from profiles.expected import expected_by
 from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import open_release
@@ -89,7 +90,7 @@ def work(tmp_path: Path, tiny_language_model: Path) -> SharedRound:
     items = [Item(f"i{number}", title=f"tale number {number}") for number in range(ITEMS)]
     store = ReleaseStore(settings.store.releases, tmp_path / "cache")
     name = bootstrap_release(settings, items, store).release_id
-    release = open_release(store.fetch(name), expected_release(settings))
+    release = open_release(store.fetch(name), expected_by(settings))
     actions = ActionWeights.from_settings(settings.actions)
     segments = [
         Segment(

@@ -18,11 +18,11 @@ import torch
 from safetensors import safe_open
 
 import learner.trainer
-from learner.bootstrap import expected_release
 from learner.checkpoint import Position
 from learner.rounds import load_plan
 from learner.service import learner_directory
 from profiles.errors import ReleaseError, StoreError
+from profiles.expected import expected_by
 from profiles.release import open_release
 from stream.oracle.run import run_oracle
 from tests.deployment import Deployment, WorkerProcess, make_events, wait_until
@@ -67,7 +67,7 @@ def untouched(deployment: Deployment, worker: WorkerProcess, releases: list[str]
     assert sum("ready" in line and "not ready" not in line for line in changes) == 1, changes
     assert deployment.store.names() == releases
     for name in releases:
-        open_release(deployment.store.fetch(name), expected_release(deployment.settings))
+        open_release(deployment.store.fetch(name), expected_by(deployment.settings))
 
 
 def starved(*_: Any, **__: Any) -> Any:
@@ -147,7 +147,7 @@ def test_a_learner_killed_in_mid_round_again_and_again_goes_on_from_its_checkpoi
     assert len(names) == 2
     manifest = open_release(
         deployment.store.fetch((set(names) - set(first)).pop()),
-        expected_release(deployment.settings),
+        expected_by(deployment.settings),
     ).manifest
     assert (manifest.parent_id, manifest.offsets) == (frozen.parent_id, frozen.offsets)
     deployment.wait_committed(2 * USERS * EACH)

@@ -20,7 +20,6 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from learner.bootstrap import expected_release
 from learner.release_log import read_board
 from learner.releases_cli import list_releases, open_store, promote, rollback, show_release
 from learner.replay import ReplayBuffer
@@ -31,6 +30,7 @@ from profiles.config import Settings, load_settings
 from profiles.erasures import Erasure, Receipt
 from profiles.errors import BrokerError, ReleaseError, TopicError
 from profiles.events import Event
+from profiles.expected import expected_by
 from profiles.items import Item
 from profiles.metrics import LearnerMetrics
 from profiles.notices import ReleaseNotice
@@ -104,7 +104,7 @@ class World:
         if notice is None:
             return None
         directory = open_store(self.settings).fetch(notice.release_id)
-        return open_release(directory, expected_release(self.settings)).manifest
+        return open_release(directory, expected_by(self.settings)).manifest
 
     def receipts(self) -> list[Receipt]:
         consumer = KafkaConsumer(

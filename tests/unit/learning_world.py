@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learner.bootstrap import bootstrap_release, expected_release
+from learner.bootstrap import bootstrap_release
 from learner.catalogue import Catalogue, make_catalogue
 from learner.records import Row
 from learner.replay import ReplayBuffer
@@ -15,6 +15,7 @@ from learner.round_types import Hooks
 from learner.rounds import Outcome, plan_round, run_round
 from learner.sampling import ActionWeights
 from profiles.config import Settings, load_settings
+from profiles.expected import expected_by
 from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import Release, open_release
@@ -62,7 +63,7 @@ class World:
         return self.open(bootstrap_release(self.settings, self.items, self.store).release_id)
 
     def open(self, release_id: str) -> Release:
-        return open_release(self.store.fetch(release_id), expected_release(self.settings))
+        return open_release(self.store.fetch(release_id), expected_by(self.settings))
 
     def buffer(self) -> ReplayBuffer:
         return ReplayBuffer(

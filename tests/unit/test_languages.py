@@ -15,12 +15,13 @@ from prometheus_client import CollectorRegistry
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from learner import unknown_tokens
-from learner.bootstrap import bootstrap_release, expected_release
+from learner.bootstrap import bootstrap_release
 from learner.unknown_tokens import UNKNOWN_TOKENS, tell_unknown
 from profiles.answers import Recommendation, Request
 from profiles.catalog import Catalog
 from profiles.config import Settings, load_settings
 from profiles.encoder import TextEncoder
+from profiles.expected import expected_by
 from profiles.items import Item
 from profiles.metrics import LearnerMetrics, WorkerMetrics
 from profiles.registry import ReleaseStore
@@ -117,7 +118,7 @@ def test_items_and_interests_in_chinese_go_from_text_to_a_ranking(
 ) -> None:
     settings = settings_for(chinese_model, tmp_path)
     store, manifest = first_release(settings, tmp_path)
-    release = open_release(store.fetch(manifest.release_id), expected_release(settings))
+    release = open_release(store.fetch(manifest.release_id), expected_by(settings))
     assert manifest.metrics[UNKNOWN_TOKENS] == 0.0
 
     catalog = Catalog()

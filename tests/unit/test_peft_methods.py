@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from learner.bootstrap import bootstrap_release, expected_release
+from learner.bootstrap import bootstrap_release
 from learner.language import LanguageModel
 from learner.peft_methods import layer_of
 from profiles.config import load_settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError, ReleaseRefused
+from profiles.expected import expected_by
 from profiles.items import Item
 from profiles.registry import ReleaseStore
 from profiles.release import PROBE_COSINE, check_probe, open_release
@@ -173,11 +174,11 @@ def test_a_worker_opens_a_release_of_each_method_and_refuses_another(
     items = [Item(f"i{n}", title=f"tale of number {n}") for n in range(12)]
     name = bootstrap_release(settings, items, store).release_id
 
-    release = open_release(store.fetch(name), expected_release(settings))
+    release = open_release(store.fetch(name), expected_by(settings))
     encoder = TextEncoder.load(settings.model, release.adapter_directory)
     check_probe(release, encoder.encode(list(release.manifest.probe_texts)))
     other = "ia3" if method == "lora" else "lora"
     wanted = load_settings(model={**model, "peft_method": other})
 
     with pytest.raises(ReleaseRefused, match="peft-method"):
-        open_release(store.fetch(name), expected_release(wanted))
+        open_release(store.fetch(name), expected_by(wanted))
