@@ -32,8 +32,9 @@ from profiles.errors import LearnerError, ReleaseError
 from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.item_text import item_text
 from profiles.items import Item
+from profiles.manifest import FORMAT, Manifest, write_manifest
 from profiles.registry import ReleaseStore
-from profiles.release import FORMAT, ItemTable, Manifest, write_manifest, write_release
+from profiles.release import ItemTable, write_release
 from profiles.signing import sign
 
 WHITENING = 0.2

@@ -29,7 +29,7 @@ from learner.round_types import NoisySteps
 from learner.sampling import Segment, Windows
 from profiles.errors import SettingsError
 from profiles.head import Floats
-from profiles.release import Manifest, PrivacySpent
+from profiles.manifest import Manifest, PrivacySpent
 from profiles.settings.learning import LearnerSettings
 
 

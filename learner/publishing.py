@@ -45,10 +45,11 @@ from learner.unknown_tokens import show_unknown, tell_unknown
 from profiles.config import Settings
 from profiles.errors import LearnerError, ReleaseError
 from profiles.logs import get_logger
+from profiles.manifest import Manifest, read_manifest
 from profiles.metrics import LearnerMetrics
 from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, Release, read_manifest
+from profiles.release import Release
 from profiles.tracing import NO_TRACES, Traces
 
 log = get_logger("learner.rounds")

@@ -14,9 +14,10 @@ from learner.opening import open_trusted
 from learner.release_log import announce, read_board, read_freeze, rollback_notices
 from profiles.config import Settings
 from profiles.errors import ReleaseError
+from profiles.manifest import Manifest, read_manifest
 from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, Release, read_manifest
+from profiles.release import Release
 
 
 @dataclass(frozen=True, slots=True)

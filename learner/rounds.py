@@ -61,8 +61,9 @@ from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import LearnerError
 from profiles.head import Floats
+from profiles.manifest import Manifest, PrivacySpent
 from profiles.registry import ReleaseStore
-from profiles.release import ItemTable, Manifest, PrivacySpent, Release
+from profiles.release import ItemTable, Release
 from profiles.settings.learning import LearnerSettings
 
 HOLDOUT_EVENTS = 1_000

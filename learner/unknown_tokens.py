@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from profiles.config import Settings
 from profiles.logs import get_logger
+from profiles.manifest import Manifest
 from profiles.metrics import LearnerMetrics
-from profiles.release import Manifest
 
 log = get_logger("learner.unknown_tokens")
 

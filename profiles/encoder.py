@@ -26,8 +26,8 @@ from profiles.adapter import apply_adapter
 from profiles.errors import ModelError
 from profiles.head import Floats
 from profiles.logs import get_logger
+from profiles.manifest import file_sha256
 from profiles.precision import is_bfloat16_fast, merged_in_bfloat16
-from profiles.release import file_sha256
 from profiles.settings.learning import ModelSettings
 
 if TYPE_CHECKING:

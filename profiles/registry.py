@@ -19,13 +19,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from profiles.errors import ReleaseError, ReleaseRefused
-from profiles.release import (
-    FILES,
-    MAX_FILE_BYTES,
-    file_sha256,
-    fsync_directory,
-    read_manifest,
-)
+from profiles.manifest import file_sha256, fsync_directory, read_manifest
+from profiles.release import FILES, MAX_FILE_BYTES
 
 NAME_ALPHABET = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 MAX_NAME = 64

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from profiles.errors import ReleaseRefused, SettingsError
-from profiles.release import Manifest
+from profiles.manifest import Manifest
 
 
 def create_key(private: Path, public: Path, password: str | None = None) -> None:

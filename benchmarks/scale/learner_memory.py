@@ -22,7 +22,7 @@ from learner.replay import ReplayBuffer
 from learner.rounds import plan_round
 from profiles.config import load_settings
 from profiles.head import HeadShape
-from profiles.release import Manifest
+from profiles.manifest import Manifest
 from profiles.wire import key64
 
 FRESH_EVENTS = 20_000

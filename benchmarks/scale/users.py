@@ -23,8 +23,9 @@ from benchmarks.scale.growth import exponent
 from benchmarks.scale.synthetic import profiles, random_head, typical_events
 from profiles.catalog import Catalog
 from profiles.config import Settings
+from profiles.manifest import Manifest
 from profiles.metrics import WorkerMetrics
-from profiles.release import ItemTable, Manifest, Release
+from profiles.release import ItemTable, Release
 from profiles.space import Space
 from profiles.state import RecordLayout, encode_records
 from profiles.store import PartitionStore, Watermark

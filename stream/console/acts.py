@@ -17,8 +17,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from profiles.config import Settings
+from profiles.manifest import Manifest
 from profiles.notices import PolicyOrder, ReleaseNotice
-from profiles.release import Manifest, Release
+from profiles.release import Release
 from stream.api.bodies import json_body, json_response
 from stream.api.document import answers, takes
 from stream.console.views import Freeze, Nothing, Promotion, Replay

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from profiles.board import ReleaseBoard
 from profiles.config import Settings
-from profiles.release import Manifest
+from profiles.manifest import Manifest
 from profiles.wire import MAX_ID_LENGTH, check_key
 from stream.api.bodies import json_response
 from stream.api.document import answers

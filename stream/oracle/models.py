@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
 from profiles.head import Floats, Head, embed_items
+from profiles.manifest import Manifest, read_manifest
 from profiles.registry import ReleaseStore
-from profiles.release import Expected, Manifest, Release, open_release, read_manifest
+from profiles.release import Expected, Release, open_release
 from profiles.settings.learning import ModelSettings
 from profiles.updater import KNOWN_ITEM_EVENTS
 from profiles.wire import key64

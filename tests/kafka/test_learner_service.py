@@ -32,9 +32,10 @@ from profiles.errors import BrokerError, ReleaseError, TopicError
 from profiles.events import Event
 from profiles.expected import expected_by
 from profiles.items import Item
+from profiles.manifest import Manifest
 from profiles.metrics import LearnerMetrics
 from profiles.notices import ReleaseNotice
-from profiles.release import Manifest, open_release
+from profiles.release import open_release
 from profiles.topics import Topics
 from profiles.wire import decode_json, encode, key64
 

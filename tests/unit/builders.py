@@ -25,8 +25,9 @@ from profiles.event_keys import event_keys
 from profiles.events import Event
 from profiles.head import Floats, Head, HeadShape
 from profiles.items import Item
+from profiles.manifest import FORMAT, Manifest
 from profiles.metrics import WorkerMetrics
-from profiles.release import FORMAT, Expected, ItemTable, Manifest, Release, write_release
+from profiles.release import Expected, ItemTable, Release, write_release
 from profiles.said import text_key
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space

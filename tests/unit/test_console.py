@@ -18,8 +18,9 @@ from fastapi.testclient import TestClient
 from profiles.answers import Recommendation
 from profiles.config import Settings
 from profiles.errors import ReleaseError, ReleaseRefused, SettingsError
+from profiles.manifest import Manifest
 from profiles.notices import OutcomeCell, OutcomeWindow, PolicyOrder, ReleaseNotice
-from profiles.release import Manifest, Release
+from profiles.release import Release
 from profiles.topics import Topics
 from profiles.wire import encode
 from stream.api.app import create_app

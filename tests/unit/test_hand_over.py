@@ -15,8 +15,8 @@ from profiles.answers import Recommendation
 from profiles.confidence import Confidence
 from profiles.config import load_settings
 from profiles.errors import SettingsError
+from profiles.manifest import Manifest
 from profiles.metrics import WorkerMetrics
-from profiles.release import Manifest
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import empty_records

@@ -23,9 +23,10 @@ from profiles.config import Settings, load_settings
 from profiles.encoder import TextEncoder
 from profiles.expected import expected_by
 from profiles.items import Item
+from profiles.manifest import Manifest
 from profiles.metrics import LearnerMetrics, WorkerMetrics
 from profiles.registry import ReleaseStore
-from profiles.release import Manifest, open_release
+from profiles.release import open_release
 from profiles.settings.learning import ModelSettings
 from profiles.space import Space
 from profiles.state import RecordLayout

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from profiles.release import FILES, Manifest, read_manifest, write_manifest
+from profiles.manifest import Manifest, read_manifest, write_manifest
+from profiles.release import FILES
 from profiles.signing import create_key, load_trusted, sign
 from tests.faults.record import Record
 from tests.unit.builders import make_items, save_release

@@ -12,7 +12,8 @@ from learner.replay import ReplayBuffer
 from learner.round_types import Hooks, RoundCancelled
 from learner.rounds import plan_round, run_round
 from profiles.errors import SettingsError
-from profiles.release import PrivacySpent, Release
+from profiles.manifest import PrivacySpent
+from profiles.release import Release
 from tests.unit.learning_world import USERS, World, learn, make_world, with_learner
 
 pytestmark = pytest.mark.unit

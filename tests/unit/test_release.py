@@ -22,16 +22,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from profiles.errors import ReleaseRefused, SettingsError
-from profiles.release import (
-    FILES,
+from profiles.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
-    check_probe,
     file_sha256,
-    open_release,
     read_manifest,
     write_manifest,
 )
+from profiles.release import FILES, check_probe, open_release
 from profiles.signing import check_signature, create_key, load_trusted, sign
 from tests.unit.builders import EXPECTED, make_head, make_items, make_table, save_release
 
