@@ -37,6 +37,7 @@ from stream.allocator import collect_seldom, keep_freed_memory
 from stream.assembly import build_worker, new_app
 from stream.broadcast import Broadcast
 from stream.chunks import ChunkApp
+from stream.closed_transports import hear_of_closed_transports
 from stream.instance import instance_directory
 from stream.lag import watch_lag, watch_stores
 from stream.language_model import LanguageModel
@@ -71,6 +72,7 @@ def run_worker(
     """
     collect_seldom()
     keep_freed_memory()
+    hear_of_closed_transports()
     with instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory, language_model).run())
 

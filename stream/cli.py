@@ -25,7 +25,16 @@ from stream.domains_cli import domains_app
 from stream.import_cli import import_command
 from stream.keys_cli import keys_app
 from stream.policy_cli import freeze, items_app, unfreeze
-from stream.processes_cli import broker, console, demo, learn, monitor, serve, worker
+from stream.processes_cli import (
+    broker,
+    console,
+    demo,
+    encoder,
+    learn,
+    monitor,
+    serve,
+    worker,
+)
 from stream.releases_cli import releases_app
 from stream.rights_cli import audit_app, erase, export
 from stream.topics_cli import topics_app
@@ -36,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming continual learning: profiles that are always current, releases that are safe.",
 )
-PROCESSES = (broker, worker, serve, console, learn, monitor, demo)
+PROCESSES = (broker, worker, serve, console, learn, monitor, encoder, demo)
 TASKS = (recommend, tune, replay, oracle, earnings, doctor, export, erase)
 for each in (*PROCESSES, *TASKS):
     app.command()(each)

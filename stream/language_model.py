@@ -17,9 +17,11 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from profiles.config import Settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError
 from profiles.head import Floats
@@ -74,7 +76,24 @@ def _encode(settings: ModelSettings, adapter: str, texts: list[str], exact: bool
     return encoder.exact(texts) if exact else encoder.encode(texts)
 
 
-class LanguageModel:
+class LanguageModel(Protocol):
+    """What reads texts for a process: `ChildModel`, or `shared_encoder.client.SharedModel`."""
+
+    async def checked(self) -> None: ...
+    async def encode(self, adapter: Path, texts: list[str], *, exact: bool = False) -> Floats: ...
+    def close(self) -> None: ...
+
+
+def open_language_model(settings: Settings) -> LanguageModel:
+    """The one that the settings ask for; the caller closes it."""
+    if settings.serving.encoder_socket is None:
+        return ChildModel(settings.model)
+    from stream.shared_encoder.client import SharedModel
+
+    return SharedModel(settings.serving.encoder_socket)
+
+
+class ChildModel:
     """Encodes texts in the child process.  `close` ends it."""
 
     def __init__(self, settings: ModelSettings) -> None:

@@ -72,15 +72,44 @@ def worker(
 
     Example: `driftline worker --http-port 9101`
     """
-    from stream.language_model import LanguageModel
+    from stream.language_model import open_language_model
 
     settings = read_settings(config, bootstrap, http_port, domain, log_json=as_json)
     # Its child process imports for seconds: it begins before this one imports the rest.
-    language_model = LanguageModel(settings.model)
+    language_model = open_language_model(settings)
     with contextlib.closing(language_model):
         from stream.app import run_worker
 
         run_worker(settings, language_model, instance)
+
+
+def encoder(
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Domain to read for, a shipped name or a file; give it several times."),
+    ] = None,
+    adapter_mib: Annotated[
+        int, typer.Option(min=1, help="Memory for adapters, MiB; those used longest ago go first.")
+    ] = 256,
+    config: Config = None,
+    http_port: HttpPort = None,
+    as_json: JsonLogs = False,
+) -> None:
+    """Run one language model for the workers of several domains on this machine.
+
+    Each domain's `serving.encoder_socket` says where its workers ask; nobody else may, and only
+    for that domain's releases (docs/how-to/several-domains.md).
+
+    Example: `driftline encoder --domain support --domain news`
+    """
+    from stream.shared_encoder.run import run_encoder
+
+    names: list[str | None] = [*domain] if domain else [None]
+    found = [
+        (name or "default", read_settings(config, None, http_port, name, log_json=as_json))
+        for name in names
+    ]
+    run_encoder(found, adapter_mib * 2**20)
 
 
 def monitor(
@@ -97,10 +126,10 @@ def monitor(
 
     Example: `driftline monitor --domain finance --http-port 9103`
     """
-    from stream.language_model import LanguageModel
+    from stream.language_model import open_language_model
 
     settings = read_settings(config, bootstrap, http_port, domain, log_json=as_json)
-    language_model = LanguageModel(settings.model)
+    language_model = open_language_model(settings)
     with contextlib.closing(language_model):
         from stream.monitor.run import run_monitor
 

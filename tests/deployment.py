@@ -162,7 +162,8 @@ class Deployment:
     ) -> WorkerProcess:
         """Another long-running command of driftline's; it is stopped with the deployment."""
         log = self.root / f"{name}-{len(self.workers)}.log"
-        process = PreparedProcess(["stream", command], {**self.environment, **environment}, log)
+        surroundings = {**self.environment, **environment}
+        process = PreparedProcess(["stream", command], surroundings, log)
         self.workers.append(WorkerProcess(process, log))
         return self.workers[-1]
 

@@ -24,6 +24,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from docker.grafana import (
+    board_encoder,
     board_learner,
     board_monitor,
     board_privacy,
@@ -89,6 +90,13 @@ BOARDS = (
         "News, labels, heads and alerts of `driftline monitor`.",
         board_monitor.ROWS,
         "driftline_monitor_ready",
+    ),
+    Board(
+        "driftline-encoder",
+        "driftline: shared encoder",
+        "Texts and adapters of `driftline encoder`, which reads for several domains.",
+        board_encoder.ROWS,
+        "driftline_encoder_ready",
     ),
 )
 

@@ -52,6 +52,11 @@ class ServingSettings(BaseModel):
     group: str = "driftline-workers"
     k: int = Field(10, ge=1, le=1000, description="items in a recommendation")
     user_interval_s: float = Field(1.0, ge=0, description="least time between two outputs")
+    encoder_socket: Path | None = Field(
+        None,
+        description="Unix socket of a `driftline encoder` that reads texts for several domains of "
+        "this machine; none: a child process of the worker's own",
+    )
     backlog_records: int = Field(
         5_000, ge=0, description="further behind than this, catching up goes before recommending"
     )

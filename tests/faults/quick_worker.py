@@ -22,7 +22,7 @@ from profiles.settings.learning import ModelSettings
 
 
 class ReadModel:
-    """Stands where `stream.language_model.LanguageModel` does."""
+    """Stands where `stream.language_model.ChildModel` does."""
 
     def __init__(self, settings: ModelSettings) -> None:
         pass
@@ -43,7 +43,7 @@ class ReadModel:
 
 def run(words: list[str]) -> None:
     """Be `driftline` with these words."""
-    stream.language_model.LanguageModel = ReadModel  # type: ignore[assignment,misc]  # a stand-in
+    stream.language_model.ChildModel = ReadModel  # type: ignore[assignment,misc]  # a stand-in
     sys.argv = ["driftline", *words]
     from stream.cli import main as driftline
 

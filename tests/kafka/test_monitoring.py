@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes worker, learner and monitor: every panel and every rule has data.
+"""A real Prometheus scrapes every kind of process: each panel and each rule has data.
 
 Names alone prove little: a panel may select labels that never occur together, or divide what has
 no common label.  So everything happens here once that leaves a trace in a metric (events, twice
@@ -89,11 +89,14 @@ class Life:
 def scraped(
     deployment: Deployment, tmp_path: Path
 ) -> Iterator[tuple[Prometheus, Life, list[WorkerProcess]]]:
-    """Worker, learner and monitor, each in a process, and a Prometheus that scrapes them."""
+    """Worker, learner, monitor and encoder, and a Prometheus that scrapes them."""
     tool("prometheus")  # else skipped before anything is started
     rules = tmp_path / "rules.toml"
     rules.write_text("")
+    shared = {"DRIFTLINE_SERVING__ENCODER_SOCKET": str(tmp_path / "encoder")}
+    encoder = deployment.start_process("encoder", "encoder", shared)
     worker = deployment.start_worker(
+        **shared,
         DRIFTLINE_SERVING__RULES=str(rules),
         DRIFTLINE_SERVING__EXPOSURE_TAGS='["tale"]',
         DRIFTLINE_SERVING__EXACT_ITEMS="10",
@@ -125,6 +128,7 @@ def scraped(
         "driftline-worker": urlsplit(worker.url("metrics")).netloc,
         "driftline-learner": urlsplit(learner.url("metrics")).netloc,
         "driftline-monitor": urlsplit(monitor.url("metrics")).netloc,
+        "driftline-encoder": urlsplit(encoder.url("metrics")).netloc,
     }
     with prometheus(tmp_path / "prometheus", targets) as running:
         for job in targets:
@@ -132,7 +136,7 @@ def scraped(
         # A second release, swapped in while Prometheus looks.
         deployment.announce(deployment.new_release(seed=9))
         wait_until("swapped", lambda: worker.metric("driftline_swaps_total") == 1)
-        yield running, Life(deployment, worker, rules), [worker, learner, monitor]
+        yield running, Life(deployment, worker, rules), [worker, learner, monitor, encoder]
 
 
 def numbers(running: Prometheus, expr: str) -> list[float]:

@@ -14,7 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from docker.grafana.generate import BOARDS, OPERATORS_RULES, PROVISIONED, main, render
 from docker.grafana.generate import DASHBOARDS as DASHBOARDS_OF
-from profiles.metrics import HttpMetrics, LearnerMetrics, MonitorMetrics, WorkerMetrics
+from profiles.metrics import (
+    EncoderMetrics,
+    HttpMetrics,
+    LearnerMetrics,
+    MonitorMetrics,
+    WorkerMetrics,
+)
 from tests.monitoring import DASHBOARDS, DOCKER, RULES, panel_queries, read, rule_queries
 
 pytestmark = pytest.mark.unit
@@ -36,7 +42,7 @@ def samples() -> dict[str, frozenset[str]]:
         "info": ("_info",),
     }
     found: dict[str, frozenset[str]] = {}
-    for family in (HttpMetrics, WorkerMetrics, LearnerMetrics, MonitorMetrics):
+    for family in (HttpMetrics, WorkerMetrics, LearnerMetrics, MonitorMetrics, EncoderMetrics):
         for metric in vars(family(CollectorRegistry())).values():
             for described in metric.describe() if hasattr(metric, "describe") else ():
                 for suffix in suffixes[described.type]:

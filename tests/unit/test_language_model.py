@@ -11,7 +11,7 @@ import pytest
 from profiles.errors import ModelError
 from profiles.head import Floats
 from profiles.settings.learning import ModelSettings
-from stream.language_model import LanguageModel
+from stream.language_model import ChildModel
 
 pytestmark = pytest.mark.unit
 
@@ -43,23 +43,23 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[DyingPool]:
         made.append(DyingPool())
         return made[-1]
 
-    monkeypatch.setattr(LanguageModel, "_new_pool", staticmethod(new_pool))
+    monkeypatch.setattr(ChildModel, "_new_pool", staticmethod(new_pool))
     return made
 
 
 async def test_a_child_that_dies_while_loading_is_a_model_error(pools: list[DyingPool]) -> None:
     with pytest.raises(ModelError, match="enough memory"):
-        await LanguageModel(ModelSettings()).checked()
+        await ChildModel(ModelSettings()).checked()
     assert len(pools) == 1
 
 
 async def test_a_child_that_dies_is_replaced_once(pools: list[DyingPool]) -> None:
-    model = LanguageModel(ModelSettings())
+    model = ChildModel(ModelSettings())
     with pytest.raises(ModelError, match=r"died twice .* 3 texts"):
         await model.encode(Path("adapter"), ["a", "b", "c"])
     assert [pool.asked for pool in pools] == [2, 1]  # the first one was warmed up, too
 
 
 async def test_no_texts_need_no_model(pools: list[DyingPool]) -> None:
-    assert len(await LanguageModel(ModelSettings()).encode(Path("adapter"), [])) == 0
+    assert len(await ChildModel(ModelSettings()).encode(Path("adapter"), [])) == 0
     assert pools[0].asked == 1

@@ -1,0 +1,127 @@
+"""Adapters of many releases side by side on shared bases, under a budget of memory.
+
+A base model is loaded once for each way of reading (name, pooling, tokens, kind of adapter);
+adapters are put on it by PEFT under names of their own, and the one that is read with is made
+active.  Those used longest ago go first.  What PEFT cannot hold side by side, weights of a base
+that was tuned itself (`adapter.FULL`), has a base of its own and counts whole.
+
+Texts are read in float32, as the proof of a release is: a copy in bfloat16 with the adapter
+merged, which a worker's own child keeps (`profiles.encoder.TextEncoder.fast`), would be a base for
+each adapter again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from profiles.adapter import CONFIG, FULL, WEIGHTS
+from profiles.encoder import TextEncoder
+from profiles.errors import ModelError
+from profiles.head import Floats
+from profiles.settings.learning import ModelSettings
+
+Kind = tuple[str, str, int, str]
+
+
+@dataclass(slots=True)
+class _Resident:
+    """One adapter.  `base`: the base that holds it, under `name`; or an encoder of its own."""
+
+    size: int
+    base: Kind | None
+    name: str
+    own: TextEncoder | None = None
+
+
+class AdapterShelf:
+    """Reads texts under any adapter.  Not thread-safe: one thread owns it.
+
+    `budget`: bytes of adapters that may be resident; the one in use is whatever it weighs.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._bases: dict[Kind, TextEncoder] = {}
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._loaded = 0
+        self.evicted = 0
+
+    @property
+    def resident(self) -> int:
+        """How many adapters are in memory."""
+        return len(self._residents)
+
+    @property
+    def resident_bytes(self) -> int:
+        return sum(each.size for each in self._residents.values())
+
+    def check(self, model: ModelSettings) -> None:
+        """Load the base.  Raises: ModelError."""
+        self._base((model.base, model.pooling, model.max_tokens, "LORA"), model)
+
+    def read(self, model: ModelSettings, adapter: Path, texts: Sequence[str]) -> Floats:
+        """Vectors of texts, loading what is not resident.
+
+        Shapes: -> (len(texts), T), float32, unit length.  Raises: ModelError.
+        """
+        key = str(adapter)
+        if key not in self._residents:
+            self._residents[key] = self._load(model, adapter)
+        self._residents.move_to_end(key)
+        self._let_go()
+        held = self._residents[key]
+        if held.own is not None:
+            return held.own.exact(texts)
+        assert held.base is not None, "what is not its own is on a base"
+        base = self._bases[held.base]
+        base.model.set_adapter(held.name)
+        return base.exact(texts)
+
+    def _load(self, model: ModelSettings, adapter: Path) -> _Resident:
+        try:
+            kind = json.loads((adapter / CONFIG).read_text())["peft_type"]
+            size = (adapter / WEIGHTS).stat().st_size
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"adapter {str(adapter)!r} cannot be read: {error}") from error
+        if kind == FULL:
+            return _Resident(size, None, "", TextEncoder.load(model, adapter))
+        where: Kind = (model.base, model.pooling, model.max_tokens, str(kind))
+        base = self._base(where, model)
+        self._loaded += 1
+        name = f"a{self._loaded}"
+        try:
+            self._put(where, base, adapter, name)
+        except Exception as error:  # PEFT, torch and safetensors raise whatever they like
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"adapter {str(adapter)!r} does not load onto its base: {said}"
+            ) from error
+        return _Resident(size, where, name)
+
+    def _put(self, where: Kind, base: TextEncoder, adapter: Path, name: str) -> None:
+        from peft import PeftModel
+
+        model: Any = base.model  # PEFT's wrapper and transformers' models have no common base
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(adapter), adapter_name=name)
+        else:
+            wrapped = PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
+            self._bases[where] = replace(base, model=wrapped.eval())
+
+    def _base(self, where: Kind, model: ModelSettings) -> TextEncoder:
+        if where not in self._bases:
+            self._bases[where] = TextEncoder.load(model)
+        return self._bases[where]
+
+    def _let_go(self) -> None:
+        while len(self._residents) > 1 and self.resident_bytes > self._budget:
+            _, gone = self._residents.popitem(last=False)
+            self.evicted += 1
+            if gone.base is not None:
+                # PEFT leaves no base without an adapter; the newest is another one.
+                self._bases[gone.base].model.delete_adapter(gone.name)
