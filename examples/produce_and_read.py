@@ -16,10 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from profiles.answers import Filters, Recommendation
-from profiles.errors import DriftlineError
-from profiles.items import Item
-from stream.client import Driftline
+from stream.client import Driftline, DriftlineError, Filters, Item, Recommendation
 
 ITEMS = (
     ("lamp-1", "Reading lamp", "Warm light on a bendable arm, for desk or bed.", ["lighting"]),

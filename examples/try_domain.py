@@ -19,9 +19,8 @@ from pathlib import Path
 import msgspec
 
 from profiles.config import load_settings
-from profiles.errors import DriftlineError, SettingsError
-from profiles.items import Item
-from stream.client import Driftline
+from profiles.errors import SettingsError
+from stream.client import Driftline, DriftlineError, Item
 
 DATA = Path(__file__).parent / "domains"
 

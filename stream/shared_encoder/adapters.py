@@ -97,6 +97,7 @@ class AdapterShelf:
         try:
             self._put(where, base, adapter, name)
         except Exception as error:  # PEFT, torch and safetensors raise whatever they like
+            self._forget_half(where, name)
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"adapter {str(adapter)!r} does not load onto its base: {said}"
@@ -113,6 +114,16 @@ class AdapterShelf:
             wrapped = PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
             self._bases[where] = replace(base, model=wrapped.eval())
 
+    def _forget_half(self, where: Kind, name: str) -> None:
+        """PEFT changes a base before it reads the weights: undo it, or begin with a new base."""
+        from peft import PeftModel
+
+        model: Any = self._bases[where].model
+        if not isinstance(model, PeftModel):
+            del self._bases[where]
+        elif name in model.peft_config:
+            model.delete_adapter(name)
+
     def _base(self, where: Kind, model: ModelSettings) -> TextEncoder:
         if where not in self._bases:
             self._bases[where] = TextEncoder.load(model)
@@ -122,6 +133,10 @@ class AdapterShelf:
         while len(self._residents) > 1 and self.resident_bytes > self._budget:
             _, gone = self._residents.popitem(last=False)
             self.evicted += 1
-            if gone.base is not None:
-                # PEFT leaves no base without an adapter; the newest is another one.
-                self._bases[gone.base].model.delete_adapter(gone.name)
+            if gone.base is None:
+                continue
+            model: Any = self._bases[gone.base].model
+            if len(model.peft_config) > 1:
+                model.delete_adapter(gone.name)
+            else:  # nobody else reads with this base
+                del self._bases[gone.base]

@@ -132,16 +132,20 @@ def test_the_budget_lets_the_oldest_go_and_it_comes_back_the_same(
 def test_an_adapter_that_is_none_is_refused_and_harms_no_other(
     model: ModelSettings, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    shelf = AdapterShelf(MUCH)
     good = next(iter(adapters.values()))
-    before = shelf.read(model, good, TEXTS)
     with pytest.raises(ModelError, match="cannot be read"):
-        shelf.read(model, tmp_path, TEXTS)
+        AdapterShelf(MUCH).read(model, tmp_path, TEXTS)
     (tmp_path / "adapter_config.json").write_text((good / "adapter_config.json").read_text())
     (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ModelError, match="does not load"):
-        shelf.read(model, tmp_path, TEXTS)
-    assert np.allclose(shelf.read(model, good, TEXTS), before, atol=1e-6)
+    for is_first in (True, False):
+        shelf = AdapterShelf(MUCH)
+        if not is_first:
+            shelf.read(model, good, TEXTS)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="does not load"):
+                shelf.read(model, tmp_path, TEXTS)
+        assert np.allclose(shelf.read(model, good, TEXTS), alone(model, good), atol=1e-6)
+        assert shelf.resident == 1
 
 
 async def test_each_domain_reads_with_its_own_releases_and_with_no_other(
