@@ -27,7 +27,7 @@ from profiles.sealing import (
     Sealer,
     master_version,
 )
-from profiles.store import PartitionStore
+from profiles.store import PartitionStore, StoreMemory
 
 BLOCK = 4096
 
@@ -77,9 +77,10 @@ class KeyStore:
         sync_writes: bool = False,
         *,
         has_topic: bool = True,
+        memory: StoreMemory | None = None,
     ) -> None:
         self._has_topic = has_topic
-        self.store = PartitionStore(directory, sync_writes)
+        self.store = PartitionStore(directory, sync_writes, memory)
         self._service = service
         self._unsent: deque[tuple[bytes, bytes]] = deque()
         self.sealer = Sealer(service, self)

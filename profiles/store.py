@@ -11,13 +11,16 @@ and `count`, kept in the watermark and compared at every full scan.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import msgspec
 from rocksdict import (
+    BlockBasedOptions,
     BottommostLevelCompaction,
+    Cache,
     CompactOptions,
     DbClosedError,
     DBCompressionType,
@@ -26,6 +29,7 @@ from rocksdict import (
     Rdict,
     ReadOptions,
     WriteBatch,
+    WriteBufferManager,
     WriteOptions,
 )
 
@@ -34,6 +38,7 @@ from profiles.errors import StoreCorruptError, StoreError
 WATERMARK_KEY = b"\x00watermark"
 USER_PREFIX = b"u"
 _AFTER_USERS = b"v"
+DEFAULT_MEMORY = 256 * 2**20
 FENCE_PREFIX = b"e"
 _AFTER_FENCES = b"f"
 
@@ -54,6 +59,24 @@ class Watermark(msgspec.Struct, frozen=True):
     saved_at: float = 0.0
 
 
+class StoreMemory:
+    """What RocksDB may hold in memory for all stores of a process, however many they are.
+
+    Half for tables that are not on disk yet, which are written out before they outgrow it; half
+    for blocks read, with the tables' indices and Bloom filters.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.tables = WriteBufferManager(size // 2, False)
+        self.blocks = Cache(size // 2)
+
+
+@functools.cache
+def shared_memory(size: int = DEFAULT_MEMORY) -> StoreMemory:
+    """The same for every store of the process that asks for so much."""
+    return StoreMemory(size)
+
+
 class PartitionStore:
     """Profiles of one partition.  Not thread-safe: one thread owns it.
 
@@ -61,8 +84,11 @@ class PartitionStore:
     lies there is damaged.
     """
 
-    def __init__(self, directory: Path, sync_writes: bool = False) -> None:
+    def __init__(
+        self, directory: Path, sync_writes: bool = False, memory: StoreMemory | None = None
+    ) -> None:
         self.directory = directory
+        self._memory = memory or shared_memory()
         self._write_options = WriteOptions()
         self._write_options.sync = sync_writes
         self._db = self._open()
@@ -76,6 +102,13 @@ class PartitionStore:
         options.set_paranoid_checks(True)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_write_buffer_size(64 * 2**20)
+        options.set_write_buffer_manager(self._memory.tables)
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(self._memory.blocks)
+        blocks.set_cache_index_and_filter_blocks(True)
+        # A new user is looked up once in every table that could hold her.
+        blocks.set_bloom_filter(10, False)
+        options.set_block_based_table_factory(blocks)
         options.set_keep_log_file_num(2)
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)

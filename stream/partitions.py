@@ -27,7 +27,7 @@ from profiles.sealing import KeyService
 from profiles.settings.kafka import BrokerSettings
 from profiles.settings.serving import StoreSettings
 from profiles.state import RecordLayout
-from profiles.store import PartitionStore
+from profiles.store import PartitionStore, shared_memory
 from profiles.topics import Topics
 from stream.restore import TOMBSTONES_KEPT_S, end_of, restore, restore_keys
 from stream.source import Source
@@ -60,6 +60,7 @@ class Partitions:
         self._key_service = key_service
         self._directory = directory
         self._settings = settings
+        self._memory = shared_memory(settings.memory_bytes)
         self._layout = layout
         self.broker = self._broker = broker
         self._topics = topics
@@ -251,18 +252,18 @@ class Partitions:
         return self._directory / f"partition-{number}"
 
     def _open_store(self, number: int) -> PartitionStore:
-        return PartitionStore(self._path(number), self._settings.sync_writes)
+        return PartitionStore(self._path(number), self._settings.sync_writes, self._memory)
 
     def _open_keys(self, number: int, service: KeyService) -> KeyStore:
         """Damaged keys are no loss: their topic has them.  They are never set aside."""
         sync = self._settings.sync_writes
         try:
-            keys = KeyStore(self._keys_path(number), service, sync)
+            keys = KeyStore(self._keys_path(number), service, sync, memory=self._memory)
             keys.store.check()
         except StoreCorruptError as error:
             log.warning("keys read anew", partition=number, reason=str(error))
             shutil.rmtree(self._keys_path(number), ignore_errors=True)
-            keys = KeyStore(self._keys_path(number), service, sync)
+            keys = KeyStore(self._keys_path(number), service, sync, memory=self._memory)
         return keys
 
     def _keys_path(self, number: int) -> Path:

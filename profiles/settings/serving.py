@@ -140,6 +140,12 @@ class StoreSettings(BaseModel):
     directory: Path = Path("data")
     releases: str = Field("data/releases", description="directory or fsspec URL")
     sync_writes: bool = Field(False, description="fsync every batch; the changelog makes it moot")
+    memory_bytes: int = Field(
+        268_435_456,
+        ge=16_777_216,
+        description="what RocksDB may hold in memory for all partitions of a worker: half for what "
+        "is not on disk yet, half for what was read",
+    )
     keep_releases: int = Field(
         50, ge=1, description="newest releases kept; those in use or to roll back to always are"
     )
