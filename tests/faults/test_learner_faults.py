@@ -141,7 +141,7 @@ def test_a_learner_killed_in_mid_round_again_and_again_goes_on_from_its_checkpoi
     assert steps == sorted(steps)
     assert repeats == 1 or len(set(steps)) > repeats // 2
     with running(settings) as life:
-        wait_until("the round's end", lambda: rounds_ended(life) == 1)
+        wait_until("the round's end", lambda: rounds_ended(life) == 1, within_s=180)
         wait_until("nothing left to resume", lambda: not plan.exists())
     names = deployment.store.names()
     assert len(names) == 2

@@ -54,7 +54,7 @@ BROKER: dict[str, list[str]] = {
 }
 """What asks a broker, and says that it is not there."""
 OTHERWISE = {
-    "broker", "worker", "serve", "console", "learn", "monitor", "demo",  # processes
+    "broker", "worker", "serve", "console", "learn", "monitor", "encoder", "demo",  # processes
     "keys status",  # wants encryption
     "doctor",  # tests/kafka/test_doctor.py
     "tune", "replay",  # tests/kafka: they read a data set first
