@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,13 +198,14 @@ class EncoderServer:
         for _ in range(len(self._tenants)):
             tenant = self._tenants[0]
             self._tenants.rotate(-1)
-            if any(not each.answer.done() for each in tenant.waiting):
-                await self._read_some(tenant)
+            # One whose connection is gone leaves the queue a moment after its answer was cancelled.
+            if waiting := [each for each in tenant.waiting if not each.answer.done()]:
+                await self._read_some(tenant, waiting)
                 return True
         return False
 
-    async def _read_some(self, tenant: Tenant) -> None:
-        waiting = [each for each in tenant.waiting if not each.answer.done()]
+    async def _read_some(self, tenant: Tenant, waiting: Sequence[Waiting]) -> None:
+        """The next texts of whoever waits for the same adapter as the first."""
         adapter = waiting[0].adapter
         parts: list[tuple[Waiting, int]] = []
         texts: list[str] = []

@@ -12,6 +12,7 @@ import pytest
 from profiles.answers import Recommendation
 from profiles.items import Item
 from profiles.wire import decode_json, encode
+from stream.broker import EmbeddedKafka
 from stream.oracle import run_oracle
 from tests.deployment import (
     Deployment,
@@ -31,10 +32,10 @@ SOCKET = "DRIFTLINE_SERVING__ENCODER_SOCKET"
 
 @pytest.fixture
 def domains(
-    kafka: object, tiny_language_model: Path, tmp_path: Path
+    kafka: EmbeddedKafka, tiny_language_model: Path, tmp_path: Path
 ) -> Iterator[tuple[Deployment, Deployment]]:
     """Two deployments with topics, state and a first release of their own."""
-    bootstrap = kafka.bootstrap  # type: ignore[attr-defined]  # the fixture's own type
+    bootstrap = kafka.bootstrap
     one, two = (f"test-{uuid.uuid4().hex[:12]}" for _ in range(2))
     for name, topics in (("one", one), ("two", two)):
         (tmp_path / name).mkdir()
