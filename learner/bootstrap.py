@@ -1,10 +1,11 @@
 """The first release of a deployment, made before any event: sensible from texts alone.
 
-The language model is the frozen base (a LoRA adapter at identity), items are their text vectors
-in whitened principal directions, and the recurrence is written down by hand instead of learned:
-a moving average of the items a user touched.  Even channels remember for long; odd channels
-belong to the session, they follow the last few events and let go when hours pass.  So a profile is
-about the mean of what the user liked, recent things first, and score is close to cosine.
+The language model is the frozen base (a LoRA adapter at identity, unless `learner.catalogue_steps`
+lets it learn the catalogue's texts first), items are their text vectors in whitened principal
+directions, and the recurrence is written down by hand instead of learned: a moving average of the
+items a user touched.  Even channels remember for long; odd channels belong to the session, they
+follow the last few events and let go when hours pass.  So a profile is about the mean of what the
+user liked, recent things first, and score is close to cosine.
 
 Training starts from these arrays, so everything that is zero here sits behind a product with
 something that is not, or it would never move.
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from learner.catalogue import Catalogue, make_catalogue
 from learner.language import LanguageModel, pick_device
 from learner.sampling import ActionWeights
+from learner.self_supervised import adapt_to
 from learner.text_cache import save_text
 from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
@@ -33,6 +35,7 @@ from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.item_text import item_text
 from profiles.items import Item
 from profiles.manifest import FORMAT, Manifest, write_manifest
+from profiles.modalities import Halves, Modalities
 from profiles.registry import ReleaseStore
 from profiles.release import ItemTable, write_release
 from profiles.signing import sign
@@ -76,14 +79,26 @@ def principal_directions(text: Floats, dim: int, seed: int) -> tuple[Floats, Flo
     return weight.astype(np.float32), (-mean @ weight).astype(np.float32)
 
 
-def bootstrap_head(text: Floats, shape: HeadShape, actions: tuple[str, ...], seed: int) -> Head:
-    """The hand-written head for a catalogue's text vectors.  Shapes: text (N, T)."""
+def bootstrap_head(
+    text: Floats,
+    shape: HeadShape,
+    actions: tuple[str, ...],
+    seed: int,
+    shown: Halves | None = None,
+) -> Head:
+    """The hand-written head for a catalogue's text vectors, and what it shows beside them.
+
+    Pictures begin with half the say of the text: a gate of noughts is one half.
+    Shapes: text (N, T), shown (N, columns).
+    """
     rng = np.random.default_rng(seed + 1)
     d = shape.dim
     arrays = {name: np.zeros(size, np.float32) for name, size in shape.arrays().items()}
     for name in ("item_gain", "norm_gain", "ff_gain", "final_gain", "new_item_gain"):
         arrays[name] += 1.0
     arrays["text_weight"], arrays["text_bias"] = principal_directions(text, d, seed)
+    if shown is not None and shape.widths:
+        arrays |= _picture_directions(shown, shape, seed)
     session = np.arange(d) % 2 == 1
     rate = np.where(session, SESSION_RATE, LONG_TERM_RATE)
     arrays["mix_bias"][:, :d] = np.log(rate / (1.0 - rate))
@@ -101,6 +116,18 @@ def bootstrap_head(text: Floats, shape: HeadShape, actions: tuple[str, ...], see
     return Head.from_arrays(shape, actions, {n: a.astype(np.float32) for n, a in arrays.items()})
 
 
+def _picture_directions(shown: Halves, shape: HeadShape, seed: int) -> dict[str, Floats]:
+    """Each modality in principal directions of its own, over the items that have it."""
+    weights, biases, at = [], [], 0
+    for m, (_, width) in enumerate(shape.widths):
+        having = shown[shown[:, at] > 0.5, at + 1 : at + 1 + width].astype(np.float32)
+        weight, bias = principal_directions(having, shape.dim, seed + 2 + m)
+        weights.append(weight)
+        biases.append(bias)
+        at += 1 + width
+    return {"vector_weight": np.concatenate(weights), "vector_bias": np.stack(biases)}
+
+
 def bootstrap_table(head: Head, catalogue: Catalogue, text: Floats) -> ItemTable:
     """The catalogue in the head's space, no event behind any item."""
     n, d = len(catalogue), head.shape.dim
@@ -108,7 +135,7 @@ def bootstrap_table(head: Head, catalogue: Catalogue, text: Floats) -> ItemTable
     return ItemTable(
         keys=catalogue.keys,
         text_keys=catalogue.text_keys,
-        vectors=embed_items(head, text, ids, counts),
+        vectors=embed_items(head, text, ids, counts, catalogue.shown),
         ids=ids,
         bias=np.zeros(n, np.float32),
         counts=counts,
@@ -118,7 +145,15 @@ def bootstrap_table(head: Head, catalogue: Catalogue, text: Floats) -> ItemTable
 def head_shape(settings: Settings, text_dim: int) -> HeadShape:
     """The shape that these settings and this base model fix."""
     model = settings.model
-    return HeadShape(model.dim, model.layers, model.hidden, text_dim, len(settings.actions))
+    return HeadShape(
+        model.dim,
+        model.layers,
+        model.hidden,
+        text_dim,
+        len(settings.actions),
+        # Left out where there are none (`HeadShape`).
+        Modalities.of(model.vectors).widths or msgspec.UNSET,
+    )
 
 
 def new_manifest(
@@ -161,7 +196,7 @@ def bootstrap_release(
     """
     return bootstrap_from(
         settings,
-        make_catalogue(items, item_text(settings.data)),
+        make_catalogue(items, item_text(settings.data), Modalities.of(settings.model.vectors)),
         store,
         sequence=sequence,
         created_at=created_at,
@@ -186,13 +221,15 @@ def bootstrap_from(
         )
     device = pick_device(settings.learner.device)
     language = LanguageModel.load(settings.model, None, device, settings.learner.seed)
+    adapted = adapt_to(language, catalogue.texts, settings.learner)
     text = language.encode(catalogue.texts)
     names = ActionWeights.from_settings(settings.actions).names
-    head = bootstrap_head(text, head_shape(settings, text.shape[1]), names, settings.learner.seed)
+    shape = head_shape(settings, text.shape[1])
+    head = bootstrap_head(text, shape, names, settings.learner.seed, catalogue.shown)
     made_at = time.time() if created_at is None else created_at
     manifest = msgspec.structs.replace(
         new_manifest(settings, head.shape, sequence, None, made_at),
-        metrics={UNKNOWN_TOKENS: language.encoder.unknown_share(catalogue.texts)},
+        metrics={UNKNOWN_TOKENS: language.encoder.unknown_share(catalogue.texts), **adapted},
     )
     finished = publish_release(
         settings, store, manifest, head, bootstrap_table(head, catalogue, text), language

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from profiles.item_text import TextOf
 from profiles.items import Item
+from profiles.modalities import TEXT_ALONE, Halves, Modalities, content_key
 from profiles.release import Keys
 from profiles.wire import key64
 
@@ -24,13 +25,14 @@ Rows = npt.NDArray[np.int64]
 class Catalogue:
     """N items, ordered by key.
 
-    Shapes: keys (N,) ascending `key64` of item ids; texts N strings; text_keys (N,) `key64` of
-    the texts.
+    Shapes: keys (N,) ascending `key64` of item ids; texts N strings; text_keys (N,) `content_key`
+    of the items; shown (N, columns) `Modalities.read` of the items, None without modalities.
     """
 
     keys: Keys
     texts: tuple[str, ...]
     text_keys: Keys
+    shown: Halves | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -43,47 +45,62 @@ class Catalogue:
         return np.where(self.keys[place] == keys, place, -1).astype(np.int64)
 
 
-def make_catalogue(items: Iterable[Item], text_of: TextOf = Item.full_text) -> Catalogue:
+def make_catalogue(
+    items: Iterable[Item],
+    text_of: TextOf = Item.full_text,
+    modalities: Modalities = TEXT_ALONE,
+) -> Catalogue:
     """Freeze items.  An id that comes twice keeps its last text.
+
+    Raises: BadMessage (bad-vector).
 
     >>> made = make_catalogue([Item("i1", title="Heat"), Item("i2", title="Alien")])
     >>> sorted(made.texts), len(made)
     (['Alien', 'Heat'], 2)
     """
-    texts = {key64(item.item_id): text_of(item) for item in items}
-    return _frozen(texts)
-
-
-def _frozen(texts: dict[int, str]) -> Catalogue:
-    keys = np.array(sorted(texts), dtype=np.uint64)
-    ordered = tuple(texts[int(key)] for key in keys)
-    text_keys = np.array([key64(text) for text in ordered], dtype=np.uint64)
-    return Catalogue(keys, ordered, text_keys)
+    feed = CatalogueFeed(text_of, modalities)
+    for item in items:
+        feed.put(item)
+    return feed.snapshot()
 
 
 class CatalogueFeed:
     """The live catalogue; not thread-safe, owned by the service's main thread."""
 
-    def __init__(self, text_of: TextOf = Item.full_text) -> None:
+    def __init__(
+        self, text_of: TextOf = Item.full_text, modalities: Modalities = TEXT_ALONE
+    ) -> None:
         self._text_of = text_of
-        self._texts: dict[int, str] = {}
+        self._modalities = modalities
+        self._items: dict[int, tuple[str, Halves]] = {}
         self._frozen: Catalogue | None = None
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._items)
 
     def put(self, item: Item) -> None:
-        """Add an item or replace its text."""
-        self._texts[key64(item.item_id)] = self._text_of(item)
+        """Add an item or replace its content.  Raises: BadMessage (bad-vector)."""
+        self._items[key64(item.item_id)] = self._text_of(item), self._modalities.read(item)
         self._frozen = None
 
     def remove(self, item_id: str) -> None:
         """Forget an item (its tombstone arrived)."""
-        if self._texts.pop(key64(item_id), None) is not None:
+        if self._items.pop(key64(item_id), None) is not None:
             self._frozen = None
 
     def snapshot(self) -> Catalogue:
         """The catalogue now; unchanged catalogues give the same object."""
         if self._frozen is None:
-            self._frozen = _frozen(self._texts)
+            self._frozen = self._freeze()
         return self._frozen
+
+    def _freeze(self) -> Catalogue:
+        keys = np.array(sorted(self._items), dtype=np.uint64)
+        contents = [self._items[key] for key in keys.tolist()]
+        text_keys = np.array([content_key(*content) for content in contents], dtype=np.uint64)
+        shown = None
+        if columns := self._modalities.columns:
+            shown = np.zeros((len(keys), columns), dtype=np.float16)
+            for row, (_, own) in enumerate(contents):
+                shown[row] = own
+        return Catalogue(keys, tuple(text for text, _ in contents), text_keys, shown)

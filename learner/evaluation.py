@@ -79,7 +79,7 @@ def align(head: Head, table: ItemTable, catalogue: Catalogue, text: Floats) -> M
     kept = rows >= 0
     ids[rows[kept]], counts[rows[kept]] = table.ids[kept], table.counts[kept]
     bias[rows[kept]] = table.bias[kept]
-    return Model(head, embed_items(head, text, ids, counts), bias)
+    return Model(head, embed_items(head, text, ids, counts, catalogue.shown), bias)
 
 
 def make_exam(segments: Sequence[Segment], catalogue: Catalogue, actions: ActionWeights) -> Exam:

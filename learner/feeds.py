@@ -38,6 +38,7 @@ from profiles.item_text import item_text
 from profiles.items import decode_item
 from profiles.logs import get_logger
 from profiles.metrics import LearnerMetrics
+from profiles.modalities import Modalities
 from profiles.policies import PolicyBoard
 from profiles.topics import Topics
 from profiles.wire import check_key, key64
@@ -68,7 +69,9 @@ class BoardFeed:
 
     def __init__(self, settings: Settings) -> None:
         self.topics = Topics.under(settings.topics.prefix)
-        self.catalogue = CatalogueFeed(item_text(settings.data))
+        self.catalogue = CatalogueFeed(
+            item_text(settings.data), Modalities.of(settings.model.vectors)
+        )
         self.board = ReleaseBoard()
         self.policies = PolicyBoard()
         self.erased_at_ms: dict[int, int] = {}

@@ -26,6 +26,7 @@ from profiles.head import (
     count_features,
     newness,
 )
+from profiles.modalities import Halves
 from profiles.updater import VALUE_CLIP
 
 LOG_GAP_SCALE = 20.0
@@ -110,10 +111,19 @@ class HeadModel(nn.Module):
 
     `arrays` holds one parameter per array of `HeadShape`; `ids` (N, D) and `bias` (N,) belong to
     the N catalogue items.  `counts` (N,) is a buffer: how many events stand behind each item;
-    `count_features` (N, 3) and `newness` (N,) follow from it.
+    `count_features` (N, 3) and `newness` (N,) follow from it.  `shown` (N, columns) is what the
+    items show beside their text, by `profiles.modalities.Modalities.read`.
     """
 
-    def __init__(self, head: Head, ids: Floats, bias: Floats, counts: Floats, dropout: float):
+    def __init__(
+        self,
+        head: Head,
+        ids: Floats,
+        bias: Floats,
+        counts: Floats,
+        dropout: float,
+        shown: Halves | None = None,
+    ) -> None:
         super().__init__()
         self.shape: HeadShape = head.shape
         self.actions = head.actions
@@ -130,6 +140,9 @@ class HeadModel(nn.Module):
         self.register_buffer("count_features", features, persistent=False)
         self.newness: Tensor
         self.register_buffer("newness", torch.from_numpy(newness(counts)), persistent=False)
+        self.shown: Tensor | None
+        seen = None if shown is None or not head.shape.widths else torch.tensor(shown)
+        self.register_buffer("shown", seen, persistent=False)
 
     def to_head(self) -> Head:
         """The numpy bundle.  Raises: ReleaseRefused (head-not-finite) after a bad step."""
@@ -157,9 +170,24 @@ class HeadModel(nn.Module):
         Shapes: text (N, T) -> (N, D).
         """
         a = self.arrays
-        mixed = text @ a["text_weight"] + a["text_bias"] + self.gate(ids_kept)[:, None] * self.ids
+        content = text @ a["text_weight"] + a["text_bias"]
+        if self.shown is not None:
+            content = self._fused(content, self.shown.to(content.dtype))
+        mixed = content + self.gate(ids_kept)[:, None] * self.ids
         mixed = mixed + self.count_features @ a["count"]
         return self._norm(mixed, a["item_gain"], a["item_bias"])
+
+    def _fused(self, content: Tensor, shown: Tensor) -> Tensor:
+        """As `profiles.head.fused`.  Shapes: content (N, D), shown (N, columns) -> (N, D)."""
+        a, at, used = self.arrays, 0, 0
+        joined = content
+        for m, (_, width) in enumerate(self.shape.widths):
+            weight = a["vector_weight"][used : used + width]
+            seen = shown[:, at + 1 : at + 1 + width] @ weight + a["vector_bias"][m]
+            logit = content @ a["gate_text"][m] + seen @ a["gate_vector"][m] + a["gate_bias"][m]
+            joined = joined + (shown[:, at] * torch.sigmoid(logit))[:, None] * seen
+            at, used = at + 1 + width, used + width
+        return joined
 
     def served_vectors(self, text: Tensor) -> Tensor:
         """As `profiles.head.embed_items`, for the whole catalogue.  (N, T) -> (N, D).
@@ -229,6 +257,7 @@ def from_head(
     bias: Floats | None = None,
     counts: Floats | None = None,
     dropout: float = 0.0,
+    shown: Halves | None = None,
 ) -> HeadModel:
     """A trainable twin of `head` over `items` catalogue items; what is not given is zero."""
     d = head.shape.dim
@@ -238,6 +267,7 @@ def from_head(
         np.zeros(items, np.float32) if bias is None else bias,
         np.zeros(items, np.float32) if counts is None else counts,
         dropout,
+        shown,
     )
 
 

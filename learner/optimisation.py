@@ -17,7 +17,7 @@ from learner.checkpoint import optimiser_tensors, restore_optimiser
 from learner.model import HeadModel
 from profiles.settings.learning import LearnerSettings
 
-DECAYED = ("text_weight", "action", "mix_weight", "out_weight", "ff_in", "ff_out")
+DECAYED = ("text_weight", "vector_weight", "action", "mix_weight", "out_weight", "ff_in", "ff_out")
 FROZEN = ("id_gate", "new_item_gain")
 """Not trained: the gradient of the first is nil where it matters and it could cross zero; the
 second is a setting (`learner.new_item_gain`)."""

@@ -41,6 +41,7 @@ from profiles.expected import expected_by
 from profiles.item_text import item_text
 from profiles.items import Item
 from profiles.logs import get_logger
+from profiles.modalities import Modalities
 from profiles.registry import ReleaseStore
 from profiles.release import open_release
 from profiles.settings.learning import LearnerSettings
@@ -167,7 +168,8 @@ class _Task:
 
     @classmethod
     def prepare(cls, settings: Settings, items: Sequence[Item], events: Sequence[Event]) -> _Task:
-        catalogue = make_catalogue(items, item_text(settings.data))
+        modalities = Modalities.of(settings.model.vectors)
+        catalogue = make_catalogue(items, item_text(settings.data), modalities)
         actions = ActionWeights.from_settings(settings.actions)
         everything = whole_segments(events, {name: at for at, name in enumerate(actions.names)})
         if not everything:

@@ -27,7 +27,7 @@ def twin_of(parent: Parent, catalogue: Catalogue, counts: Floats, dropout: float
     known = kept & (gate > 0)
     own = items.bias - (1.0 - gate) * fallback
     bias[rows[known]] = own[known] / gate[known]
-    return from_head(parent.head, n, ids, bias, counts, dropout)
+    return from_head(parent.head, n, ids, bias, counts, dropout, catalogue.shown)
 
 
 def table_of(model: HeadModel, catalogue: Catalogue, text: Floats) -> ItemTable:
@@ -37,7 +37,7 @@ def table_of(model: HeadModel, catalogue: Catalogue, text: Floats) -> ItemTable:
     return ItemTable(
         keys=catalogue.keys,
         text_keys=catalogue.text_keys,
-        vectors=embed_items(head, text, ids, counts),
+        vectors=embed_items(head, text, ids, counts, catalogue.shown),
         ids=ids,
         bias=model.item_bias().detach().float().cpu().numpy().copy(),
         counts=counts,

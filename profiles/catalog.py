@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from profiles.item_text import TextOf
 from profiles.items import Item
+from profiles.modalities import TEXT_ALONE, Halves, Modalities, content_key
 from profiles.wire import key64
 
 Keys = npt.NDArray[np.uint64]
@@ -21,10 +23,17 @@ Rows = npt.NDArray[np.intp]
 
 
 class Catalog:
-    """Items by row.  Rows only grow.  `text_of`: what the language model reads of an item."""
+    """Items by row.  Rows only grow.
 
-    def __init__(self, text_of: TextOf = Item.full_text) -> None:
+    `text_of`: what the language model reads of an item; `modalities`: what it shows beside it.
+    The items kept here are without their vectors, which are in `shown`.
+    """
+
+    def __init__(
+        self, text_of: TextOf = Item.full_text, modalities: Modalities = TEXT_ALONE
+    ) -> None:
         self.text_of = text_of
+        self.modalities = modalities
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
         self._tagged: dict[str, set[int]] = {}
@@ -32,6 +41,7 @@ class Catalog:
         self._blocked: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
+        self._shown = np.zeros((1024, modalities.columns), dtype=np.float16)
         self._available = np.zeros(1024, dtype=np.bool_)
         self._permitted = np.zeros(1024, dtype=np.bool_)
         self._sorted: tuple[Keys, Rows] | None = None
@@ -48,8 +58,13 @@ class Catalog:
 
     @property
     def text_keys(self) -> Keys:
-        """Shapes: (N,), `key64` of each item's full text."""
+        """Shapes: (N,), `content_key` of each item: its text, and what it shows beside it."""
         return self._text_keys[: len(self.items)]
+
+    @property
+    def shown(self) -> Halves:
+        """Shapes: (N, columns), `Modalities.read` of each item."""
+        return self._shown[: len(self.items)]
 
     @property
     def available(self) -> npt.NDArray[np.bool_]:
@@ -62,8 +77,14 @@ class Catalog:
         return self._permitted[: len(self.items)]
 
     def put(self, item: Item) -> tuple[int, bool]:
-        """Add or replace.  Returns: (row, whether its text is new and must be encoded)."""
-        text_key = key64(self.text_of(item))
+        """Add or replace.  Returns: (row, whether its content is new and must be encoded).
+
+        Raises: BadMessage (bad-vector); then nothing has changed.
+        """
+        shown = self.modalities.read(item)
+        text_key = content_key(self.text_of(item), shown)
+        if item.vectors:
+            item = msgspec.structs.replace(item, vectors={})
         self.version += 1
         row = self.rows.get(item.item_id)
         if row is None:
@@ -79,6 +100,7 @@ class Catalog:
             changed = int(self._text_keys[row]) != text_key
             self.items[row] = item
         self._text_keys[row] = text_key
+        self._shown[row] = shown
         self._withdrawn.discard(row)
         self._permitted[row] = not self._is_blocked(item)
         self._available[row] = item.available and self._permitted[row]
@@ -133,5 +155,6 @@ class Catalog:
     def _grow(self) -> None:
         self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
+        self._shown = np.concatenate([self._shown, np.zeros_like(self._shown)])
         self._available = np.concatenate([self._available, np.zeros_like(self._available)])
         self._permitted = np.concatenate([self._permitted, np.zeros_like(self._permitted)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from profiles.config import Settings
 from profiles.encoder import base_sha256
+from profiles.modalities import Modalities
 from profiles.release import Expected
 
 
@@ -19,4 +20,5 @@ def expected_by(settings: Settings) -> Expected:
         model.pooling,
         model.max_tokens,
         model.peft_method,
+        Modalities.of(model.vectors).widths,
     )

@@ -5,17 +5,21 @@ The learner writes it as `head.safetensors` of a release; workers read it and ne
 vector is used.  The torch twin that trains these arrays is `learner/model.py`; the two are held
 together by a property test (1e-5).
 
-Notation: D width, L blocks, F feed-forward width, T text width, A actions, G gap features.
+Notation: D width, L blocks, F feed-forward width, T text width, A actions, G gap features, M
+modalities beside the text, of V numbers together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
+from profiles.modalities import Widths
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,18 +36,28 @@ NEW_ITEM_EVENTS = np.float32(7.0)
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """The numbers that fix every array of a head."""
+    """The numbers that fix every array of a head.
+
+    `modalities`: `profiles.modalities.Modalities.widths`; absent where there are none, so that
+    the names of releases from before there were any stay what they are.
+    """
 
     dim: int
     layers: int
     hidden: int
     text_dim: int
     actions: int
+    modalities: Widths | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def widths(self) -> Widths:
+        """Name and number of dimensions of each modality."""
+        return self.modalities or ()
 
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every array, in file order."""
         d, n, f = self.dim, self.layers, self.hidden
-        return {
+        found: dict[str, tuple[int, ...]] = {
             "text_weight": (self.text_dim, d),
             "text_bias": (d,),
             "count": (COUNT_FEATURES, d),
@@ -72,6 +86,20 @@ class HeadShape:
             "score_scale": (1,),
             "id_gate": (1,),
         }
+        if self.widths:
+            m = len(self.widths)
+            found |= {
+                "vector_weight": (sum(width for _, width in self.widths), d),
+                "vector_bias": (m, d),
+                "gate_text": (m, d),
+                "gate_vector": (m, d),
+                "gate_bias": (m,),
+            }
+        return found
+
+
+def _none() -> Floats:
+    return np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,7 @@ class Head:
     `start` is the state of a user without history; `new_item_bias` the score bias of an item
     that no event has touched; `new_item_gain` how much longer its vector is than another's;
     `score_scale` multiplies profile · item; `id_gate` is the k of g(n) = n / (n + k).
+    The last five are empty where the shape has no modalities (`fused` has their meaning).
     """
 
     shape: HeadShape
@@ -112,6 +141,11 @@ class Head:
     new_item_gain: Floats
     score_scale: Floats
     id_gate: Floats
+    vector_weight: Floats = field(default_factory=_none)
+    vector_bias: Floats = field(default_factory=_none)
+    gate_text: Floats = field(default_factory=_none)
+    gate_vector: Floats = field(default_factory=_none)
+    gate_bias: Floats = field(default_factory=_none)
 
     @classmethod
     def from_arrays(
@@ -226,15 +260,46 @@ def newness(counts: Floats) -> Floats:
     return out
 
 
-def embed_items(head: Head, text: Floats, ids: Floats, counts: Floats) -> Floats:
-    """Item embeddings: LayerNorm(W · text + C · features(n) + g(n) · id), g(n) = n / (n + k),
-    made longer by `new_item_gain` as far as the item is new.
+def fused(head: Head, content: Floats, shown: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Text and what else an item shows: content + sum over modalities of z · v,
+    v = V · vector + b, z = sigmoid(u · content + w · v + c), and z = 0 where the item lacks it.
 
-    Shapes: text (N, T), ids (N, D), counts (N,) events seen -> (N, D), float32.
-    A new item has count 0, so its text alone speaks for it.
+    The gate of a gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992), one number for
+    each item instead of one for each channel: how far to look at the picture of *this* item.
+    Shapes: content (N, D), shown (N, columns) rows of `Modalities.read` -> (N, D).
+    """
+    at, used = 0, 0
+    joined = content.copy()
+    for m, (_, width) in enumerate(head.shape.widths):
+        present = shown[:, at].astype(np.float32)
+        vector = shown[:, at + 1 : at + 1 + width].astype(np.float32)
+        seen = vector @ head.vector_weight[used : used + width] + head.vector_bias[m]
+        logit = content @ head.gate_text[m] + seen @ head.gate_vector[m] + head.gate_bias[m]
+        joined += (present * sigmoid(logit))[:, None] * seen
+        at, used = at + 1 + width, used + width
+    return joined
+
+
+def embed_items(
+    head: Head,
+    text: Floats,
+    ids: Floats,
+    counts: Floats,
+    shown: npt.NDArray[np.floating[Any]] | None = None,
+) -> Floats:
+    """Item embeddings: LayerNorm(content + C · features(n) + g(n) · id), g(n) = n / (n + k),
+    content = W · text + b joined by what else the item shows (`fused`), made longer by
+    `new_item_gain` as far as the item is new.
+
+    Shapes: text (N, T), ids (N, D), counts (N,) events seen, shown (N, columns) rows of
+    `Modalities.read`, None for words and whatever else has nothing but text -> (N, D), float32.
+    A new item has count 0, so its content alone speaks for it.
     """
     gate = counts / (counts + head.id_gate[0])
-    mixed = text @ head.text_weight + head.text_bias + gate[:, None] * ids
+    content: Floats = text @ head.text_weight + head.text_bias
+    if shown is not None and head.shape.widths:
+        content = fused(head, content, shown)
+    mixed = content + gate[:, None] * ids
     mixed = mixed + count_features(counts) @ head.count
     longer = 1.0 + (head.new_item_gain[0] - 1.0) * newness(counts)
     out: Floats = layer_norm(mixed.astype(np.float32), head.item_gain, head.item_bias)

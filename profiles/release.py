@@ -36,6 +36,7 @@ from profiles.manifest import (
     write_manifest,
     write_synced,
 )
+from profiles.modalities import Widths
 from profiles.wire import key64
 
 FILES = (
@@ -58,8 +59,8 @@ Keys = npt.NDArray[np.uint64]
 class ItemTable:
     """The catalogue in one space.
 
-    Shapes: keys (N,) `key64` of item ids, text_keys (N,) `key64` of the texts encoded (a worker
-    re-encodes an item only when its text has another key), vectors (N, D) final item embeddings,
+    Shapes: keys (N,) `key64` of item ids, text_keys (N,) `content_key` of what was read (a worker
+    re-encodes an item only when its content has another key), vectors (N, D) final item embeddings,
     ids (N, D) collaborative part, bias (N,) learned bias with popularity at release time,
     counts (N,) events behind each item.
     """
@@ -138,13 +139,14 @@ class Expected:
     pooling: str
     max_tokens: int
     peft_method: str = "lora"
+    modalities: Widths = ()
 
 
 def open_release(directory: Path, expected: Expected) -> Release:
     """Verify everything that needs no language model, then load.
 
     Raises: ReleaseRefused; its `reason` is one of missing-file, symlink, too-large, manifest,
-    format, name, hash, base, shape, peft-method, rank, actions, tensors, head-*, items-*,
+    format, name, hash, base, shape, peft-method, rank, actions, vectors, tensors, head-*, items-*,
     probe-*, adapter-*.
     """
     manifest = read_manifest(directory)
@@ -205,6 +207,7 @@ def _check_expected(manifest: Manifest, expected: Expected) -> None:
         ("rank", manifest.lora_rank, expected.lora_rank),
         ("actions", tuple(manifest.actions), expected.actions),
         ("shape", manifest.shape.actions, len(expected.actions)),
+        ("vectors", dict(manifest.shape.widths), dict(expected.modalities)),
     )
     for reason, found, wanted in checks:
         if found != wanted:

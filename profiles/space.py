@@ -25,8 +25,9 @@ from profiles.state import bloom_slots
 class Space:
     """Item arrays of one release, by catalogue row.
 
-    Shapes: vectors (N, D); bias (N,); known (N,) whether the row has a vector; slots (N, 4) Bloom
-    bits of each item for the seen filter.  A row is known only for the text that its vector was
+    Shapes: vectors (N, D); bias (N,); known (N,) whether the row has a vector; counts (N,) events
+    that the release has learned of each item; slots (N, 4) Bloom bits of each item for the seen
+    filter.  A row is known only for the text that its vector was
     made from: `extend` notices when the catalogue's text has changed since.
     """
 
@@ -40,6 +41,7 @@ class Space:
         self._vectors: Floats = np.zeros((0, release.head.shape.dim), dtype=np.float32)
         self._bias: Floats = np.zeros(0, dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
+        self._counts = np.zeros(0, dtype=np.float32)
         self._text_keys = np.zeros(0, dtype=np.uint64)
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
         self._order = np.argsort(release.items.keys, kind="stable")
@@ -62,6 +64,10 @@ class Space:
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         return self._known[: self._filled]
+
+    @property
+    def counts(self) -> Floats:
+        return self._counts[: self._filled]
 
     @property
     def slots(self) -> Rows:
@@ -136,7 +142,7 @@ class Space:
     ) -> None:
         """Vectors of new items from this release's language model.
 
-        Rows whose text changed again meanwhile are left unknown.
+        Rows whose text (or picture) changed again meanwhile are left unknown.
         Shapes: rows (M,), text_vectors (M, T), text_keys (M,) of the texts that were encoded.
         """
         current = self._catalog.text_keys[rows] == text_keys
@@ -149,7 +155,8 @@ class Space:
         bias = np.full(len(rows), self.head.new_item_bias[0], dtype=np.float32)
         ids[inside], counts[inside] = table.ids[at[inside]], table.counts[at[inside]]
         bias[inside] = table.bias[at[inside]]
-        self._vectors[rows] = embed_items(self.head, text_vectors, ids, counts)
+        shown = self._catalog.shown[rows]
+        self._vectors[rows] = embed_items(self.head, text_vectors, ids, counts, shown)
         self._bias[rows] = bias
         self._known[rows] = True
         self._text_keys[rows] = text_keys[current]
@@ -160,6 +167,7 @@ class Space:
         at = self._in_release(rows)
         table = self.release.items
         rows, at = rows[at >= 0], at[at >= 0]
+        self._counts[rows] = table.counts[at]
         same_text = table.text_keys[at] == self._catalog.text_keys[rows]
         good, source = rows[same_text], at[same_text]
         self._vectors[good] = table.vectors[source]
@@ -192,5 +200,6 @@ class Space:
         self._vectors = np.concatenate([self._vectors, np.zeros((extra, dim), np.float32)])
         self._bias = np.concatenate([self._bias, np.zeros(extra, np.float32)])
         self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
+        self._counts = np.concatenate([self._counts, np.zeros(extra, np.float32)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros(extra, np.uint64)])
         self._slots = np.concatenate([self._slots, np.zeros((extra, 4), np.intp)])

@@ -14,6 +14,7 @@ from profiles.config import Settings
 from profiles.expected import expected_by
 from profiles.item_text import item_text
 from profiles.metrics import WorkerMetrics
+from profiles.modalities import Modalities
 from profiles.registry import ReleaseStore
 from profiles.said import TextMemory
 from profiles.sealing import MasterKeys
@@ -86,7 +87,7 @@ def build_worker(
     # Sorted, as the learner has them: the order of a settings file must not matter.
     actions = {name: at for at, name in enumerate(sorted(settings.actions))}
     layout = RecordLayout.of(settings)
-    catalog = Catalog(item_text(settings.data))
+    catalog = Catalog(item_text(settings.data), Modalities.of(settings.model.vectors))
     memory = TextMemory(settings.profile.texts, settings.profile.text_chars)
     path = EventPath(layout, serving, actions, catalog, metrics, memory)
     delivery = Delivery(publisher, topics, ids, metrics, fail)

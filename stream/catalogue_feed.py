@@ -68,7 +68,10 @@ class CatalogueFeed:
             await sent.acknowledged()
             for letter in dead:
                 self._metrics.dead_letters.labels(chunk.topic, letter.reason).inc()
-        self._metrics.items.set(len(self._path.catalog))
+        catalog = self._path.catalog
+        self._metrics.items.set(len(catalog))
+        for name, having in catalog.modalities.has(catalog.shown).items():
+            self._metrics.vectors.labels(name).set(int(having.sum()))
         self._broadcast.handled(chunk)
         await self.fill_all()
 
@@ -126,11 +129,9 @@ class CatalogueFeed:
                 continue
             try:
                 check_size(record.value, self._max_bytes)
-                item = _decode(record)
+                catalog.put(_decode(record))
             except BadMessage as error:
                 dead.append(DeadLetter(record, error.reason, str(error)))
-                continue
-            catalog.put(item)
         for space in self._path.resident:
             space.extend()
         return dead

@@ -37,6 +37,7 @@ from stream.processes_cli import (
 )
 from stream.releases_cli import releases_app
 from stream.rights_cli import audit_app, erase, export
+from stream.side_vectors_cli import graph, pictures
 from stream.topics_cli import topics_app
 
 app = typer.Typer(
@@ -50,6 +51,8 @@ TASKS = (recommend, tune, replay, oracle, earnings, doctor, export, erase)
 for each in (*PROCESSES, *TASKS):
     app.command()(each)
 app.command("import")(import_command)
+items_app.command()(pictures)
+items_app.command()(graph)
 releases_app.command()(freeze)
 releases_app.command()(unfreeze)
 app.add_typer(topics_app, name="topics")

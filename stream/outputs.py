@@ -187,7 +187,7 @@ class Recommender:
                 output_id(cause.topic_id, cause.partition, cause.offset, space.release_id)
                 for cause in causes
             ]
-            slates = explore(pool, k, self.policy, names)
+            slates = explore(pool, k, self.policy, names, space.counts)
         elif self.ruling is not None or filters.diversity or filters.freshness:
             slates = self._chosen(records, allowed, k, exclude_seen, space, now_s, filters)
         ranked = (

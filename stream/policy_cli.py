@@ -9,7 +9,9 @@ import typer
 
 from stream.cli_options import AlwaysJson, Bootstrap, Config, print_json, read_settings
 
-items_app = typer.Typer(no_args_is_help=True, help="Items that nobody is to be shown.")
+items_app = typer.Typer(
+    no_args_is_help=True, help="Items that nobody is to be shown; their vectors."
+)
 
 Target = Annotated[str, typer.Argument(metavar="ITEM", help="An item's id; with --tag, a tag.")]
 ByTag = Annotated[bool, typer.Option("--tag", help="Every item that carries this tag.")]

@@ -90,7 +90,7 @@ def run_trial(world: World, settings: Settings, variant: Variant, seed: int) -> 
         learner = learner.model_copy(update={"lora_steps": 0})
     model = settings.model.model_copy(update=variant.model)
     shape = head_shape(settings, world.text.shape[1])
-    head = bootstrap_head(world.text, shape, world.actions.names, seed)
+    head = bootstrap_head(world.text, shape, world.actions.names, seed, world.catalogue.shown)
     parent = Parent(head, bootstrap_table(head, world.catalogue, world.text), None, False)
     data = RoundData(world.catalogue, world.learned, [], world.stopping, world.counts, world.text)
     begun = time.process_time()

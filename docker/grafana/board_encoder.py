@@ -13,6 +13,7 @@ ROWS = (
                 "Encoders with their base models loaded.",
                 COUNT,
                 total("driftline_encoder_ready"),
+                alert="DriftlineEncoderNotReady",
             ),
             number(
                 "Adapters", "In memory, side by side.", COUNT, total("driftline_encoder_adapters")

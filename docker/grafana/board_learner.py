@@ -32,7 +32,11 @@ NOW = Row(
             alert="DriftlineLearnerDown",
         ),
         number(
-            "A round runs", "1 while one does.", COUNT, total("driftline_learning_round_running")
+            "A round runs",
+            "1 while one does.",
+            COUNT,
+            total("driftline_learning_round_running"),
+            alert="DriftlineRoundStarved",
         ),
         number(
             "Records behind",

@@ -25,6 +25,16 @@ class DataSettings(BaseModel):
         {}, description="for `driftline import`: an act's name in the file, in lower case = action"
     )
 
+    picture_encoder: str = Field(
+        "",
+        description="vision model that `driftline items pictures` reads with: a directory or a "
+        "transformers hub name",
+    )
+    picture_vector: str = Field(
+        "image", description="under which name of model.vectors it puts what it saw"
+    )
+    graph_vector: str = Field("graph", description="the same for `driftline items graph`")
+
     @field_validator("item_text")
     @classmethod
     def _check_parts(cls, parts: tuple[str, ...]) -> tuple[str, ...]:

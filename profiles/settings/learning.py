@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -24,6 +24,11 @@ class ModelSettings(BaseModel):
     dim: int = Field(64, ge=8, le=1024, description="width of profile and item embeddings")
     layers: int = Field(1, ge=1, le=4, description="recurrent blocks")
     hidden: int = Field(128, ge=8, le=8192, description="width of each block's feed-forward part")
+    vectors: dict[str, Annotated[int, Field(ge=1, le=8192)]] = Field(
+        {},
+        description="what items show beside their text (`Item.vectors`): name and number of "
+        "dimensions, as in image = 512",
+    )
     peft_method: Literal["lora", "adalora", "ia3", "full"] = Field(
         "lora", description="how the language model is tuned; full tunes its own weights"
     )
@@ -125,6 +130,12 @@ class LearnerSettings(BaseModel):
     lora_lr: float = Field(2e-4, gt=0)
     later_lr_factor: float = Field(0.3, gt=0, le=1, description="learning rate after round one")
     lora_steps: int = Field(40, ge=0, description="language-model steps in a round")
+    catalogue_steps: int = Field(
+        0,
+        ge=0,
+        description="steps in which the language model learns the catalogue's own texts, without "
+        "any event, before the first release (learner/self_supervised.py)",
+    )
     lora_items: int = Field(32, ge=1, description="item texts in a language-model step")
     weight_decay: float = Field(0.01, ge=0)
     dropout: float = Field(0.2, ge=0, lt=1)

@@ -100,11 +100,11 @@ class ServingSettings(BaseModel):
         None,
         description="TOML file of business rules, read again when it changes",
     )
-    exploration: Literal["off", "epsilon", "boltzmann"] = Field(
+    exploration: Literal["off", "epsilon", "boltzmann", "uncertain"] = Field(
         "off", description="show, now and then, what is not thought best (docs/rollout.md)"
     )
     exploration_epsilon: float = Field(
-        0.1, gt=0, le=1, description="epsilon: how often a slot is filled evenly at random"
+        0.1, gt=0, le=1, description="epsilon, uncertain: how often a slot is filled at random"
     )
     exploration_temperature: float = Field(
         0.5, gt=0, description="boltzmann: difference of scores that makes an item e times likelier"

@@ -21,6 +21,7 @@ from profiles.config import Settings
 from profiles.errors import BadMessage, ReleaseError
 from profiles.item_text import item_text
 from profiles.items import decode_item
+from profiles.modalities import Modalities
 from profiles.rebuild import rebuild
 from profiles.release import Release
 from profiles.scoring import Ranked, recommend
@@ -55,7 +56,7 @@ class Insight:
         self._settings = settings
         self._model = model
         self._open = open_release
-        self._catalog = Catalog(item_text(settings.data))
+        self._catalog = Catalog(item_text(settings.data), Modalities.of(settings.model.vectors))
         self._spaces: dict[str, Space] = {}
         self._opening = asyncio.Lock()
         self._blocked: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()

@@ -85,7 +85,8 @@ def lay_over(
     if len(fresh):
         text = encode(release, [catalogue.texts[row] for row in fresh.tolist()])
         nothing = np.zeros((len(fresh), dim), dtype=np.float32)
-        vectors[fresh] = embed_items(release.head, text, nothing, np.zeros(len(fresh), np.float32))
+        new = np.zeros(len(fresh), np.float32)
+        vectors[fresh] = embed_items(release.head, text, nothing, new, catalogue.shown[fresh])
         known[fresh] = True
     read = vectors
     if texts:
@@ -122,5 +123,6 @@ def _open(store: ReleaseStore, name: str) -> Release:
             own.pooling,
             own.max_tokens,
             own.peft_method,
+            own.shape.widths,
         ),
     )

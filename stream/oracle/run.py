@@ -98,7 +98,7 @@ def examine(
 ) -> OracleReport:
     """Compare what stands in the records with what should."""
     clock = _Clock()
-    catalogue = read_catalogue(evidence.items, settings.data.item_text)
+    catalogue = read_catalogue(evidence.items, settings.data.item_text, settings.model.vectors)
     erased, layout = read_erasures(evidence.erasures), RecordLayout.of(settings)
     letters = Letters.of(evidence.events_dead)
     others = [Letters.of(records).standing for records in evidence.other_dead]

@@ -17,7 +17,10 @@ POLICIES = (
     Policy(),
     Policy("epsilon", epsilon=0.3),
     Policy("boltzmann", temperature=0.7),
+    Policy("uncertain", epsilon=0.3),
 )
+COUNTS = np.concatenate([np.zeros(10), [99.0, 0.0, 24.0, 3.0, 8.0]]).astype(np.float32)
+"""Events behind the items 0 to 14; the pool's are 10 to 14."""
 SCORES = np.array([2.0, 1.5, 1.0, 0.0, -1.0], np.float32)
 
 
@@ -33,7 +36,7 @@ def names(count: int, prefix: str = "n") -> list[str]:
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
 def test_items_are_shown_as_often_as_their_propensities_say(policy: Policy) -> None:
     many = 20_000
-    slates = explore(pool(many), 2, policy, names(many))
+    slates = explore(pool(many), 2, policy, names(many), COUNTS)
     shown, propensities = slates.ranked, slates.propensities
     for slot in range(2):
         for row in np.unique(shown.rows[:, slot]):
@@ -68,6 +71,16 @@ def test_a_slate_has_no_item_twice_none_from_outside_and_comes_again_the_same(
         real = first.rows[user][first.rows[user] >= 0]
         assert len(set(real.tolist())) == len(real) == min(k, int((rows[user] >= 0).sum()))
         assert set(real.tolist()) <= set(rows[user].tolist())
+
+
+def test_what_there_is_most_to_learn_of_is_explored_most() -> None:
+    policy = Policy("uncertain", epsilon=0.5)
+    counts = COUNTS[10:][None]
+    chances = policy.probabilities(SCORES[None], np.ones((1, 5), np.bool_), counts)[0]
+    to_learn = np.array([0.1, 1.0, 0.2, 0.5, 1 / 3])
+    assert np.allclose(chances, 0.5 * to_learn / to_learn.sum() + [0.5, 0, 0, 0, 0])
+    taken = np.array([[True, False, True, True, True]])
+    assert policy.probabilities(SCORES[None], taken, counts)[0, 1] == 0.0
 
 
 def test_without_exploration_the_best_items_are_shown_for_certain() -> None:

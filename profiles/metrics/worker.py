@@ -1,39 +1,13 @@
-"""Every metric, declared once.  Seconds and bytes; counters end in `_total`; no user, no item.
-
-Each process builds one `WorkerMetrics` or `LearnerMetrics` on its own registry and passes it
-down, so that tests can run several side by side and nothing happens at import.  The process's own
-(`process_cpu_seconds_total`, `process_resident_memory_bytes`, open files) are prometheus_client's.
-"""
+"""What a stream worker tells."""
 
 from __future__ import annotations
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 LATENCY_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
 ROUND_BUCKETS_S = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
-
-
-class HttpMetrics:
-    """What every HTTP server tells: metrics and health of worker and learner, API and console."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self.refused = Counter(
-            "driftline_http_refused",
-            "Requests that were not let in (reason: rate, no-token, foreign-host, foreign-origin, "
-            "too-large, handshake)",
-            ["reason"],
-            registry=registry,
-        )
 
 
 class WorkerMetrics:
@@ -222,6 +196,12 @@ class WorkerMetrics:
             registry=registry,
         )
         self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
+        self.vectors = Gauge(
+            "driftline_catalogue_vectors",
+            "Items in the catalogue that have this vector beside their text (model.vectors)",
+            ["modality"],
+            registry=registry,
+        )
         self.exposure_coverage = Gauge(
             "driftline_exposure_coverage",
             "Share of the items on sale that this worker showed in the window",
@@ -303,204 +283,5 @@ class WorkerMetrics:
         self.keys_rewrapped = Counter(
             "driftline_keys_rewrapped",
             "Users' keys wrapped anew by a newer master key",
-            registry=registry,
-        )
-
-
-class LearnerMetrics:
-    """What the learner tells operators."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        ProcessCollector(registry=registry)
-        self.gpu_bytes = Gauge(
-            "driftline_learner_gpu_bytes",
-            "Memory that torch has taken of the GPU (kind: used, reserved); absent without one",
-            ["kind"],
-            registry=registry,
-        )
-        self.events_consumed = Counter(
-            "driftline_learner_events", "Events read by the learner", registry=registry
-        )
-        self.events_rejected = Counter(
-            "driftline_learner_events_rejected",
-            "Events the learner could not use",
-            ["reason"],
-            registry=registry,
-        )
-        self.lag_records = Gauge(
-            "driftline_learner_lag_records", "Records the learner is behind", registry=registry
-        )
-        self.buffer_bytes = Gauge(
-            "driftline_replay_buffer_bytes", "Bytes held in the replay buffer", registry=registry
-        )
-        self.buffer_events = Gauge(
-            "driftline_replay_buffer_events", "Events held in the replay buffer", registry=registry
-        )
-        self.rounds = Counter(
-            "driftline_learning_rounds",
-            "Learning rounds (outcome: promoted, that is past the gate; refused; failed)",
-            ["outcome"],
-            registry=registry,
-        )
-        self.round_seconds = Histogram(
-            "driftline_learning_round_seconds",
-            "Time of a round's phases (head, lora, evaluate, publish, total)",
-            ["phase"],
-            buckets=ROUND_BUCKETS_S,
-            registry=registry,
-        )
-        self.round_running = Gauge(
-            "driftline_learning_round_running", "1 while a round runs", registry=registry
-        )
-        self.quality = Gauge(
-            "driftline_learner_ndcg10",
-            "NDCG@10 of the last round (who: parent, candidate; slice: recent, long_ago)",
-            ["who", "slice"],
-            registry=registry,
-        )
-        self.forgetting = Gauge(
-            "driftline_forgetting",
-            "NDCG@10 lost on long-ago events by the last promoted release (relative)",
-            registry=registry,
-        )
-        self.unknown_tokens = Gauge(
-            "driftline_catalogue_unknown_tokens_ratio",
-            "Share of the catalogue's tokens that the language model's tokenizer does not know, "
-            "when the last release was made",
-            registry=registry,
-        )
-        self.epsilon = Gauge(
-            "driftline_privacy_epsilon",
-            "Epsilon of the last release made and its ancestors, per user (0: not private)",
-            registry=registry,
-        )
-        self.drift = Counter(
-            "driftline_drift_detected", "Times drift made a round due", registry=registry
-        )
-        self.loss = Gauge(
-            "driftline_training_loss", "Last training loss", ["phase"], registry=registry
-        )
-        self.rollout_stage = Gauge(
-            "driftline_rollout_stage",
-            "1 for the stage that a rollout is in (stage: shadow, canary, watch)",
-            ["stage"],
-            registry=registry,
-        )
-        self.rollout_decisions = Counter(
-            "driftline_rollout_decisions",
-            "Verdicts of rollouts (decision: canary, serving, refused, rolled-back)",
-            ["decision"],
-            registry=registry,
-        )
-        self.rollout_events = Gauge(
-            "driftline_rollout_events",
-            "Events that the stage has seen (evidence: paired by the learner, live by the workers)",
-            ["evidence"],
-            registry=registry,
-        )
-        self.rollout_ndcg10 = Gauge(
-            "driftline_rollout_ndcg10",
-            "NDCG@10 on the stage's events (evidence: paired, live; who: candidate, rival)",
-            ["evidence", "who"],
-            registry=registry,
-        )
-        self.rollout_odds = Gauge(
-            "driftline_rollout_log10_odds",
-            "Evidence against a hypothesis; a verdict at log10(2 / alpha) (shows: harm, no_harm)",
-            ["evidence", "shows"],
-            registry=registry,
-        )
-        self.frozen = Gauge(
-            "driftline_releases_frozen", "1 while an order stops promotions", registry=registry
-        )
-        self.rollbacks = Counter(
-            "driftline_auto_rollbacks",
-            "Releases rolled back because they did harm live",
-            registry=registry,
-        )
-        self.tracker_failures = Counter(
-            "driftline_tracker_failures",
-            "Rounds whose experiment tracker failed and was left aside",
-            registry=registry,
-        )
-
-
-class MonitorMetrics:
-    """What the opinion monitor tells operators."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        ProcessCollector(registry=registry)
-        self.ready = Gauge("driftline_monitor_ready", "1 while news are judged", registry=registry)
-        self.items = Counter(
-            "driftline_monitor_items",
-            "Items read (outcome: counted; late, crowded: not counted for their time or one entity "
-            "too many; changed, no-entity; or why it is bad)",
-            ["outcome"],
-            registry=registry,
-        )
-        self.labels = Counter("driftline_monitor_labels", "Labels read", registry=registry)
-        self.labels_refused = Counter(
-            "driftline_monitor_labels_refused",
-            "Labels that became dead letters",
-            ["reason"],
-            registry=registry,
-        )
-        self.heads = Counter(
-            "driftline_monitor_heads",
-            "Times that heads were trained, at a swap or for new labels",
-            registry=registry,
-        )
-        self.head_quality = Gauge(
-            "driftline_monitor_head_quality",
-            "Of sentiment, on labels out of fold (figure: macro_f1, calibration_error, loss); NaN "
-            "while seed texts are all there is",
-            ["figure"],
-            registry=registry,
-        )
-        self.entities = Gauge(
-            "driftline_monitor_entities", "Entities that are watched", registry=registry
-        )
-        self.raised = Gauge("driftline_monitor_raised", "Alerts that stand", registry=registry)
-        self.alerts = Counter(
-            "driftline_monitor_alerts", "Alerts told (state)", ["state"], registry=registry
-        )
-        self.releases_refused = Counter(
-            "driftline_monitor_releases_refused",
-            "Releases that failed a check here",
-            ["reason"],
-            registry=registry,
-        )
-        self.release = Info(
-            "driftline_monitor_release", "Release that texts are read with", registry=registry
-        )
-
-
-class EncoderMetrics:
-    """What a shared encoder tells operators."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        ProcessCollector(registry=registry)
-        self.ready = Gauge(
-            "driftline_encoder_ready", "1 once the base models are loaded", registry=registry
-        )
-        self.texts = Counter(
-            "driftline_encoder_texts", "Texts read, by domain", ["domain"], registry=registry
-        )
-        self.adapters = Gauge("driftline_encoder_adapters", "Adapters in memory", registry=registry)
-        self.adapter_bytes = Gauge(
-            "driftline_encoder_adapter_bytes", "What they weigh", registry=registry
-        )
-        self.evicted = Counter(
-            "driftline_encoder_evicted",
-            "Adapters that had to make room for others; many a minute: the budget is too small",
-            registry=registry,
-        )
-        self.refused = Counter(
-            "driftline_encoder_refused",
-            "Asks refused (reason: foreign-adapter, adapter-load, malformed)",
-            ["reason"],
             registry=registry,
         )
