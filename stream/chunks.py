@@ -9,7 +9,10 @@ every chunk before.  So a chunk is acknowledged as a whole, after everything in 
 nothing of it is committed before.
 
 What surprised us: Faust has a way to skip offsets (gaps), but closes one by listing every offset
-in it, sorting them and counting through them in Python at each commit.
+in it, sorting them and counting through them in Python at each commit.  And a fetch can outlast a
+rebalance: what it brings between Faust's seek to the committed offset and the flow's beginning is
+for nobody, and aiokafka reads on behind it.  So a hole in front of what was fetched is believed
+only when the partition was read again from there (`_is_hole`).
 
 Partitions are assigned by range, so that one worker owns the same partition numbers of events,
 users, requests and erasures: they are keyed by user and cut alike.
@@ -18,6 +21,7 @@ users, requests and erasures: they are keyed by user and cut alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +30,14 @@ from typing import Any, ClassVar, Protocol, TypeAlias, cast
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import IllegalStateError
 from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+from profiles.logs import get_logger
+
+log = get_logger("stream.chunks")
 
 # Any: Faust's and aiokafka's own signatures below are untyped or typed as Any.
 
@@ -124,6 +133,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             fetcher._records = _AsParsed(fetcher._records)
         return await super()._fetch_records(consumer, *args, **how)
 
+    async def read_from(self, tp: TP, offset: int) -> None:
+        """Read a partition on from there, if it is still ours."""
+        await self.call_thread(self._read_from, tp, offset)
+
+    async def _read_from(self, tp: TP, offset: int) -> None:
+        # A rebalance may have taken the partition away: then whoever has it reads it.
+        with contextlib.suppress(IllegalStateError):
+            self._ensure_consumer().seek(tp, offset)
+
 
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer, delivering chunks."""
@@ -132,6 +150,10 @@ class ChunkConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._firsts: defaultdict[TP, dict[int, tuple[int, int]]] = defaultdict(dict)
         """First offset of each chunk under way and that record's Kafka timestamp, by its last."""
+        self._dropped: dict[TP, int] = {}
+        """Lowest offset that was fetched for nobody, of each partition."""
+        self._read_again: dict[TP, tuple[int, int]] = {}
+        """Generation in which a partition was read again, and from where."""
 
     def oldest_ms(self, tp: TP, position: int) -> int | None:
         """When the oldest record was produced that was fetched and lies at `position` or beyond;
@@ -183,11 +205,14 @@ class ChunkConsumer(driver.Consumer):
                 fetched, _ = await self._wait_next_records(timeout=LOOK_AGAIN_S)
                 generation = self.app.consumer_generation_id
                 for tp, records in (fetched or {}).items():
-                    # A rebalance began: Faust seeks every partition to its committed offset
-                    # before it resumes the flow, so what is dropped here is fetched again.
-                    if not self.flow_active or generation != self.app.consumer_generation_id:
-                        break
-                    await self._deliver(tp, records)
+                    # In a rebalance nobody takes it.  Faust seeks every partition to its committed
+                    # offset before it resumes the flow, but this may have been read after that.
+                    if self.flow_active and generation == self.app.consumer_generation_id:
+                        await self._deliver(tp, records)
+                    elif records:
+                        first = records[0].offset
+                        self._dropped[tp] = min(first, self._dropped.get(tp, first))
+                        self._read_again.pop(tp, None)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
@@ -202,6 +227,8 @@ class ChunkConsumer(driver.Consumer):
             records = [record for record in records if record.offset >= following]
         if not records:
             return
+        if await self._is_hole(tp, following, records[0].offset):
+            return
         last = records[-1].offset
         # Offsets skipped by the log itself (compaction, markers) belong to this chunk too.
         first = records[0].offset if following is None else following
@@ -209,6 +236,23 @@ class ChunkConsumer(driver.Consumer):
         message = self._to_chunk(tp, records)
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         self._read_offset[tp] = last + 1
+
+    async def _is_hole(self, tp: TP, following: int | None, first: int) -> bool:
+        """Whether records before `first` are missing here that may be in the log; they are fetched
+        again then, with all that follow.
+
+        The log itself has holes, too (compaction, markers, retention): what is not there when the
+        partition has been read from there on is nowhere.
+        """
+        dropped = self._dropped.pop(tp, None)
+        wanted = dropped if following is None else following  # None: nothing was ever committed
+        again = (self.app.consumer_generation_id, wanted)
+        if wanted is None or first <= wanted or self._read_again.get(tp) == again:
+            return False
+        self._read_again[tp] = (self.app.consumer_generation_id, wanted)
+        log.info("read again", topic=tp.topic, partition=tp.partition, offset=wanted, found=first)
+        await self._thread.read_from(tp, wanted)
+        return True
 
     def _to_chunk(self, tp: TP, records: Sequence[Parsed]) -> ConsumerMessage:
         last = records[-1]

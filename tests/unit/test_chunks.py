@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
@@ -11,6 +14,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.chunks import ChunkConsumer, Parsed, _AsParsed
 
@@ -99,3 +104,113 @@ def test_fetched_records_are_not_made_anew() -> None:
         (1, 2000, b"ben", None),
     ]
     assert [list(one.headers) for one in records] == [[("ce_id", b"e1")], []]
+
+
+# --- what was fetched for nobody ----------------------------------------------------------------
+
+
+class Log:
+    """One partition of a broker, and aiokafka's place in it.  `offsets`: those that there are."""
+
+    def __init__(self, offsets: Sequence[int]) -> None:
+        self.offsets = list(offsets)
+        self.position = 0
+        self.sought: list[int] = []
+
+    def fetch(self, size: int) -> list[Any]:
+        found = [offset for offset in self.offsets if offset >= self.position][:size]
+        if found:
+            self.position = found[-1] + 1
+        return [SimpleNamespace(offset=offset, timestamp=0) for offset in found]
+
+    async def read_from(self, place: TP, offset: int) -> None:
+        self.sought.append(offset)
+        self.position = offset
+
+
+class Drained(ChunkConsumer):
+    """A consumer on such a log, which takes each fetch's fate from a list."""
+
+    def __init__(self, log: Log, fates: Sequence[tuple[int, str]], committed: int | None) -> None:
+        self.log_read, self.fates = log, list(fates)
+        self.delivered: list[int] = []
+        self._read_offset = {PLACE: committed}
+        self._firsts = defaultdict(dict)
+        self._dropped, self._read_again = {}, {}
+        self._thread = log
+        self.app = SimpleNamespace(consumer_generation_id=1)
+        self._stopped = asyncio.Event()
+        self.can_resume_flow = asyncio.Event()
+        self.committed = committed
+        self.flow = True
+
+    @property
+    def flow_active(self) -> bool:
+        return self.flow
+
+    @property
+    def consumer_stopped_errors(self) -> tuple[type[BaseException], ...]:
+        return ()
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        if not self.fates:
+            self._stopped.set()
+            return {}, None
+        size, fate = self.fates.pop(0)
+        if fate == "rebalance":  # Faust seeks, and only then the old fetch comes back
+            self.app.consumer_generation_id += 1
+            self.log_read.position = self._next()
+        self.flow = fate == "taken"
+        return {PLACE: self.log_read.fetch(size)}, None
+
+    def _next(self) -> int:
+        return self.delivered[-1] + 1 if self.delivered else self.committed or 0
+
+    async def callback(self, message: Any) -> None:
+        self.delivered += message
+
+    def _to_chunk(self, tp: TP, records: Sequence[Any]) -> Any:
+        return [record.offset for record in records]
+
+    async def wait_first(self, *coroutines: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109
+        await coroutines[0]
+        coroutines[1].close()
+
+    @property
+    def suspend_flow(self) -> Any:
+        return SimpleNamespace(wait=lambda: asyncio.sleep(0))
+
+    @suspend_flow.setter
+    def suspend_flow(self, value: Any) -> None:
+        """Faust's own is not needed."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from(["taken", "dropped", "rebalance"])),
+        max_size=20,
+    ),
+    st.sets(st.integers(0, 39), min_size=20),
+    st.sampled_from([None, 0, 7]),
+)
+def test_whatever_was_fetched_for_nobody_is_delivered_all_the_same(
+    fates: list[tuple[int, str]], there: set[int], committed: int | None
+) -> None:
+    log = Log(sorted(there))
+    log.position = committed or 0
+    # In the end there is time for everything, holes looked at twice included.
+    drained = Drained(log, [*fates, *[(50, "taken")] * 4], committed)
+    fetcher: Any = SimpleNamespace(_stopped=asyncio.Event())
+
+    asyncio.run(drained._drain_messages(fetcher))
+
+    assert drained.delivered == [o for o in sorted(there) if o >= (committed or 0)]
+
+
+async def test_a_hole_in_the_log_itself_is_looked_at_once() -> None:
+    log = Log([0, 1, 2, 7, 8])
+    drained = Drained(log, [(3, "taken"), (5, "taken"), (5, "taken"), (5, "taken")], 0)
+    await drained._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
+    assert drained.delivered == [0, 1, 2, 7, 8]
+    assert log.sought == [3]
