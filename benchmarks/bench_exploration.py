@@ -90,7 +90,7 @@ class World:
                 skipped=0,
                 first_target=0,
                 items=self.catalogue.keys[rows],
-                ts=START_S + 60.0 * np.arange(len(rows)),
+                ts=times(len(rows)),
                 actions=np.full(len(rows), action),
                 values=np.zeros(len(rows), np.float32),
                 orders=np.arange(len(rows)) * USERS + user,
@@ -154,10 +154,10 @@ def play(policy: Policy, seed: int, rounds: int, slates: int, epochs: int) -> tu
             usable = np.isfinite(pool.scores)
             pool = Ranked(np.where(usable, pool.rows, -1), pool.scores)
             names = [f"{seed}-{number}-{slate}-{user}" for user in range(USERS)]
-            rows = explore(pool, SLATE, policy, names, counts).ranked.rows
+            slate_rows = explore(pool, SLATE, policy, names, counts).ranked.rows
             chance = luck.random((USERS, ITEMS))  # of every item, so that policies share it
             for user in range(USERS):
-                mine = [int(r) for r in rows[user] if r >= 0]
+                mine = [int(row) for row in slate_rows[user] if row >= 0]
                 takes = [row for row in mine if chance[user, row] < world.agree[user, row]]
                 world.events[user] += takes
                 taken, shown = taken + len(takes), shown + 1
@@ -180,6 +180,11 @@ def train(world: World, settings: Settings, actions: ActionWeights, action: int)
     return Model(made.head, made.items.vectors, made.items.bias)
 
 
+def times(events: int) -> npt.NDArray[np.float64]:
+    """One event a minute."""
+    return np.linspace(START_S, START_S + 60.0 * events, events, endpoint=False)
+
+
 def rank_scores(model: Model, world: World, action: int) -> npt.NDArray[np.float64]:
     """Score of every item for every user, after all her events.  Shapes: -> (U, N)."""
     found = np.empty((USERS, ITEMS))
@@ -188,7 +193,7 @@ def rank_scores(model: Model, world: World, action: int) -> npt.NDArray[np.float
         n = len(rows) + 1
         sequence = UserSequence(
             np.array([*rows, rows[-1]]), np.full(n, action), np.zeros(n, np.float32),
-            START_S + 60.0 * np.arange(n),
+            times(n),
         )  # fmt: skip
         profile = profiles_before(model.head, model.vectors, [sequence], [np.arange(n)])[0, -1]
         found[user] = profile @ model.vectors.T * model.head.score_scale[0] + model.bias

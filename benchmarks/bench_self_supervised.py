@@ -99,7 +99,7 @@ def film_gains(
     vectors = embed_items(head, text, nothing, np.zeros(len(text), np.float32))
     said = language.encode(newcomers.texts["titles"])
     query = profile_at_start(head, len(said)) + interest_move(head, said)
-    scores: Floats = query @ vectors.T
+    scores: Floats = (query @ vectors.T).astype(np.float64)
     return gains(newcomers.ranks(scores, films.items))
 
 
@@ -113,7 +113,8 @@ def answer_hits(language: LanguageModel, base: KnowledgeBase) -> Doubles:
         [row[list(each.accepted)].max() for row, each in zip(scores, base.questions, strict=True)]
     )
     rank = (~(scores < target[:, None])).sum(axis=1)
-    return (rank <= RECALL_AT).astype(np.float64)
+    hits: Doubles = (rank <= RECALL_AT).astype(np.float64)
+    return hits
 
 
 def row_of(

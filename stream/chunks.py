@@ -11,8 +11,7 @@ nothing of it is committed before.
 What surprised us: Faust has a way to skip offsets (gaps), but closes one by listing every offset
 in it, sorting them and counting through them in Python at each commit.  And a fetch can outlast a
 rebalance: what it brings between Faust's seek to the committed offset and the flow's beginning is
-for nobody, and aiokafka reads on behind it.  So a hole in front of what was fetched is believed
-only when the partition was read again from there (`_is_hole`).
+for nobody, and aiokafka reads on behind it.  So what was dropped is noted, and read again first.
 
 Partitions are assigned by range, so that one worker owns the same partition numbers of events,
 users, requests and erasures: they are keyed by user and cut alike.
@@ -37,7 +36,7 @@ from faust.types import TP, ConsumerMessage
 
 from profiles.logs import get_logger
 
-log = get_logger("stream.chunks")
+log = get_logger("stream.fetching")  # Faust logs as `stream.chunks`, and is quiet
 
 # Any: Faust's and aiokafka's own signatures below are untyped or typed as Any.
 
@@ -152,8 +151,6 @@ class ChunkConsumer(driver.Consumer):
         """First offset of each chunk under way and that record's Kafka timestamp, by its last."""
         self._dropped: dict[TP, int] = {}
         """Lowest offset that was fetched for nobody, of each partition."""
-        self._read_again: dict[TP, tuple[int, int]] = {}
-        """Generation in which a partition was read again, and from where."""
 
     def oldest_ms(self, tp: TP, position: int) -> int | None:
         """When the oldest record was produced that was fetched and lies at `position` or beyond;
@@ -190,6 +187,7 @@ class ChunkConsumer(driver.Consumer):
         return end
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        await self._read_dropped()
         # A closed partition (its profiles are being restored) keeps its place and is not read.
         is_open = cast("ChunkApp", self.app).is_open
         open_partitions = {tp for tp in active_partitions or () if is_open(tp)}
@@ -212,13 +210,21 @@ class ChunkConsumer(driver.Consumer):
                     elif records:
                         first = records[0].offset
                         self._dropped[tp] = min(first, self._dropped.get(tp, first))
-                        self._read_again.pop(tp, None)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
         except asyncio.CancelledError:
             if not self.transport.app.should_stop:
                 raise
+
+    async def _read_dropped(self) -> None:
+        """Before the first fetch after a rebalance: whatever was fetched for nobody meanwhile."""
+        while self._dropped:
+            tp, first = self._dropped.popitem()
+            following = self._read_offset.get(tp)  # None where nothing was ever committed
+            offset = first if following is None else following
+            await cast(ChunkThread, self._thread).read_from(tp, offset)
+            log.info("read again", topic=tp.topic, partition=tp.partition, offset=offset)
 
     async def _deliver(self, tp: TP, records: Sequence[Parsed]) -> None:
         # Faust's read offset, in our hands, is always the next one to read.
@@ -227,32 +233,14 @@ class ChunkConsumer(driver.Consumer):
             records = [record for record in records if record.offset >= following]
         if not records:
             return
-        if await self._is_hole(tp, following, records[0].offset):
-            return
         last = records[-1].offset
         # Offsets skipped by the log itself (compaction, markers) belong to this chunk too.
         first = records[0].offset if following is None else following
         self._firsts[tp][last] = (first, records[0].timestamp)
-        message = self._to_chunk(tp, records)
+        message, generation = self._to_chunk(tp, records), self.app.consumer_generation_id
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
-        self._read_offset[tp] = last + 1
-
-    async def _is_hole(self, tp: TP, following: int | None, first: int) -> bool:
-        """Whether records before `first` are missing here that may be in the log; they are fetched
-        again then, with all that follow.
-
-        The log itself has holes, too (compaction, markers, retention): what is not there when the
-        partition has been read from there on is nowhere.
-        """
-        dropped = self._dropped.pop(tp, None)
-        wanted = dropped if following is None else following  # None: nothing was ever committed
-        again = (self.app.consumer_generation_id, wanted)
-        if wanted is None or first <= wanted or self._read_again.get(tp) == again:
-            return False
-        self._read_again[tp] = (self.app.consumer_generation_id, wanted)
-        log.info("read again", topic=tp.topic, partition=tp.partition, offset=wanted, found=first)
-        await self._thread.read_from(tp, wanted)
-        return True
+        if generation == self.app.consumer_generation_id:  # else Faust has set it anew
+            self._read_offset[tp] = last + 1
 
     def _to_chunk(self, tp: TP, records: Sequence[Parsed]) -> ConsumerMessage:
         last = records[-1]

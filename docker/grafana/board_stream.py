@@ -254,11 +254,14 @@ KEPT = Row(
         ),
         graph(
             "Catalogue",
-            "Items, and how many of them an order keeps from everybody.",
+            "Items, those that an order keeps from everybody, and those with a picture.",
             COUNT,
             {
                 "items": f"max(driftline_catalogue_items{{{INSTANCES}}})",
                 "blocked": f"max(driftline_catalogue_items_blocked{{{INSTANCES}}})",
+                "with {{modality}}": (
+                    f"max by (modality) (driftline_catalogue_vectors{{{INSTANCES}}})"
+                ),
             },
         ),
         graph(

@@ -7,6 +7,7 @@ picture replaces the old one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def add_graph(
     def placed(items: Iterable[str]) -> Iterator[Source]:
         found = graph_vectors(graph, items, widths[name], settings.learner.seed)
         for item_id, vector in found.items():
-            yield Source(item_id, item_id, lambda vector=vector: vector)
+            yield Source(item_id, item_id, functools.partial(list, vector))
 
     return _add(settings, name, placed, dry_run)
 

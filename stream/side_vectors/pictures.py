@@ -48,11 +48,15 @@ class PictureReader:
             raise SettingsError(
                 "reading pictures needs Pillow: pip install 'driftline[vectors]'"
             ) from error
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoModel
+
+        # By its own module: the package's door to it wants torchvision, which it can do without.
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
         is_local = Path(encoder).is_dir()
         try:
-            processor = AutoImageProcessor.from_pretrained(encoder, local_files_only=is_local)
+            load: Any = AutoImageProcessor.from_pretrained  # transformers does not type it
+            processor = load(encoder, local_files_only=is_local)
             model = AutoModel.from_pretrained(encoder, local_files_only=is_local)
         except (OSError, ValueError, ImportError) as error:
             raise ModelError(

@@ -65,7 +65,7 @@ def test_what_is_fetched_while_partitions_move_is_fetched_again(
     """Found by the test above, once in 120 rebalances: two of its rounds were lost."""
     staying = deployment.start_wrapped_worker(["tests.faults.widened_worker"], "a", SESSION)
     staying.wait_ready()
-    load = paced(deployment, repeats)
+    load = Load(deployment, LONG_PAUSE_S)
     load.start()
     try:
         for _ in range(max(repeats // 2, 2)):

@@ -16,7 +16,7 @@ from stream.chunks import ChunkConsumer
 from tests.faults.quick_worker import run
 
 FETCH_S = 2.0
-MOMENT_S = 0.3
+MOMENT_S = 0.6
 
 
 def widen() -> None:
@@ -28,7 +28,7 @@ def widen() -> None:
         await perform_seek(self)
         await asyncio.sleep(MOMENT_S)
 
-    ChunkConsumer.perform_seek = and_wait  # type: ignore[method-assign]
+    ChunkConsumer.perform_seek = and_wait  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def vision_model(tmp_path: Path) -> Path:
         hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         image_size=16, patch_size=8,
     )  # fmt: skip
-    ViTModel(config).save_pretrained(tmp_path / "vision")  # type: ignore[no-untyped-call]  # transformers does not type it
+    ViTModel(config).save_pretrained(tmp_path / "vision")
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vision")
     return tmp_path / "vision"
 
@@ -92,7 +92,7 @@ def test_pictures_reach_workers_as_vectors(seeing: Deployment, tmp_path: Path) -
         [Event(f"n-{user}", f"user-{user}", "newer/9", "rate", 2e6, 5.0) for user in range(USERS)]
     )
     seeing.wait_committed(USERS * (EACH + 1))
-    (letter,) = seeing.read(seeing.topics.dead_letters)
+    (letter,) = seeing.read(seeing.topics.dlq(seeing.topics.items))
     assert letter.value == encode(bad)
     assert dict(letter.headers)["__connect.errors.exception.class.name"] == b"bad-vector"
     with_picture = worker.metric('driftline_catalogue_vectors{modality="image"}')

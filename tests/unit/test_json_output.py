@@ -58,8 +58,9 @@ OTHERWISE = {
     "keys status",  # wants encryption
     "doctor",  # tests/kafka/test_doctor.py
     "tune", "replay",  # tests/kafka: they read a data set first
-    "items pictures", "items graph",  # tests/kafka: they want settings or files
 }  # fmt: skip
+VECTORS = {"items pictures": ["{folder}"], "items graph": ["graph.tsv"]}
+"""tests/kafka: they want settings or files that fit before they ask a broker."""
 
 CONFIGURED = sorted(
     " ".join(words)
@@ -93,7 +94,7 @@ def run(
 def test_every_command_has_the_flag_and_a_test_of_it() -> None:
     lacking = [w for w, c in COMMANDS.items() if not any("--json" in p.opts for p in c.params)]
     assert lacking == []
-    assert {" ".join(words) for words in COMMANDS} == {*ALONE, *BROKER, *OTHERWISE}
+    assert {" ".join(words) for words in COMMANDS} == {*ALONE, *BROKER, *OTHERWISE, *VECTORS}
 
 
 @pytest.mark.parametrize("words", ALONE)
@@ -123,7 +124,7 @@ def test_a_wrong_settings_file_is_an_object_whatever_was_asked(
 ) -> None:
     (tmp_path / "wrong.toml").write_text("[serving]\nk = 0\n")
     # A log that is named needs no settings.
-    arguments = [] if words == "audit verify" else {**ALONE, **BROKER}.get(words, [])
+    arguments = [] if words == "audit verify" else {**ALONE, **BROKER, **VECTORS}.get(words, [])
     given = [each.format(folder=tmp_path) for each in arguments]
     code, problem = run(*words.split(), *given, "--json", "--config", str(tmp_path / "wrong.toml"))
     assert (code, problem["kind"]) == (2, "SettingsError")
