@@ -14,29 +14,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from kafka import KafkaProducer
 
+from learner.announcing import STALE, Announcer
 from learner.bootstrap import bootstrap_from
-from learner.checkpoint import Seal, Unseal, as_it_is, write_atomically
 from learner.feeds import BoardFeed
 from learner.jobs import Job, told_out_of_memory
 from learner.opening import open_trusted
 from learner.priority import Priority
 from learner.private_steps import require_private
-from learner.release_log import announce, next_notice
 from learner.replay import ReplayBuffer
 from learner.retention import remove_old
-from learner.rollout.stages import first_status
+from learner.round_files import Finished, RoundFiles
 from learner.round_types import Hooks, RoundCancelled
 from learner.rounds import (
     Outcome,
     Plan,
-    load_plan,
     plan_round,
     round_identity,
     run_round,
-    save_plan,
 )
 from learner.sealed_disk import LearnerKeys
 from learner.team import Team
@@ -45,28 +41,16 @@ from learner.unknown_tokens import show_unknown, tell_unknown
 from profiles.config import Settings
 from profiles.errors import LearnerError, ReleaseError
 from profiles.logs import get_logger
-from profiles.manifest import Manifest, read_manifest
+from profiles.manifest import read_manifest
 from profiles.metrics import LearnerMetrics
-from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore
 from profiles.release import Release
 from profiles.tracing import NO_TRACES, Traces
 
 log = get_logger("learner.rounds")
 
-STALE = "parent-changed"
-DECIDED = ("shadow", "canary", "serving", "refused", "rolled-back")
 LEARNED_FROM = ("shadow", "canary", "serving")
 """Releases that an erasure's receipt names: whoever is or may be served by them."""
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """What a job came to, as saved before it is announced.  `number` 0 is the bootstrap."""
-
-    number: int
-    release_id: str
-    promote: bool
-    reason: str
 
 
 class Rounds:
@@ -85,13 +69,12 @@ class Rounds:
         keys: LearnerKeys | None = None,
         traces: Traces = NO_TRACES,
     ) -> None:
-        self._team, self._keys, self._traces = team, keys, traces
+        self._team, self._traces = team, traces
         self._settings, self._buffer, self._board = settings, buffer, board
-        self._producer, self._store, self._metrics = producer, store, metrics
+        self._store, self._metrics = store, metrics
         self._directory = directory
-        self._plan_path = directory / "round" / "plan.msgpack"
-        self._outcome_path = directory / "round" / "outcome.json"
-        self._checkpoint_path = directory / "round" / "checkpoint.safetensors"
+        self._files = RoundFiles(directory, keys)
+        self._announcer = Announcer(settings, board, producer, metrics)
         self._job: Job[Finished] | None = None
         self._plan: Plan | None = None
         self._plan_users: set[int] = set()
@@ -137,13 +120,13 @@ class Rounds:
                 sequence=sequence,
                 keep_text=self._directory,
             )
-            return self._save_outcome(Finished(0, manifest.release_id, True, "first release"))
+            return self._files.end(Finished(0, manifest.release_id, True, "first release"))
 
         self._start("bootstrap", work)
 
     def resume(self) -> bool:
         """Go on with what a killed learner left.  Returns: whether there was anything."""
-        plan = self._load_plan()
+        plan = self._files.plan()
         if plan is None:
             return False
         fits = plan.number == self._buffer.rounds + 1
@@ -159,8 +142,7 @@ class Rounds:
         assert self.parent is not None, "a round has a parent"
         self.owes_round = False
         plan = plan_round(self._buffer, self.parent.manifest, self._settings, reason, offsets)
-        self._checkpoint_path.unlink(missing_ok=True)
-        save_plan(self._plan_path, plan, self._seals()[0])
+        self._files.begin(plan)
         log.info("round starting", number=plan.number, due_by=reason, events=plan.fresh_events)
         self._launch(plan)
 
@@ -169,7 +151,7 @@ class Rounds:
         parent, catalogue = self.parent, self._board.catalogue.snapshot()
         sequence = self._board.board.next_sequence()
         identity = round_identity(plan, catalogue, self._settings)
-        seal, unseal = self._seals()
+        seal, unseal = self._files.seals()
 
         def work(is_cancelled: Callable[[], bool]) -> Finished:
             on_failure = self._metrics.tracker_failures.inc
@@ -177,7 +159,7 @@ class Rounds:
                 hooks = Hooks(
                     self._report,
                     is_cancelled,
-                    self._checkpoint_path,
+                    self._files.checkpoint,
                     identity,
                     figures=figures,
                     team=self._team,
@@ -199,7 +181,7 @@ class Rounds:
                         **{f"seconds.{stage}": took for stage, took in outcome.seconds.items()},
                     )
             self._measure(outcome)
-            return self._save_outcome(
+            return self._files.end(
                 Finished(
                     plan.number,
                     outcome.manifest.release_id,
@@ -260,11 +242,10 @@ class Rounds:
 
     def _conclude_saved(self) -> bool:
         """An outcome that a killed learner saved and perhaps announced."""
-        try:
-            finished = msgspec.json.decode(self._outcome_path.read_bytes(), type=Finished)
-        except (OSError, msgspec.DecodeError):
+        finished = self._files.finished()
+        if finished is None:
             return False
-        self._plan = self._load_plan()
+        self._plan = self._files.plan()
         self._announce(finished)
         return finished.number > 0
 
@@ -272,29 +253,7 @@ class Rounds:
         board, plan = self._board.board, self._plan
         manifest = read_manifest(self._store.fetch(finished.release_id))
         tell_unknown(manifest, self._settings, self._metrics)
-        serving = board.serving()
-        said = board.get(finished.release_id)
-        if said is None or said.status not in DECIDED:
-            now_serving = serving.release_id if serving is not None else None
-            promote, reason = finished.promote, finished.reason
-            frozen = self._board.policies.freeze
-            if now_serving != manifest.parent_id:
-                promote = False
-                reason = f"{STALE}: {now_serving} serves now, not {manifest.parent_id}"
-            self._say(manifest, "candidate", "trained" if finished.number else "made")
-            # A first release has nothing to be compared with.
-            passed = first_status(self._settings.rollout) if manifest.parent_id else "serving"
-            if promote and frozen is not None and manifest.parent_id and passed == "serving":
-                promote, reason = False, f"promotions are frozen: {frozen.reason}; {reason}"
-            self._say(manifest, passed if promote else "refused", reason)
-            outcome = "promoted" if promote else "refused"
-            log.info(
-                "release announced", release=manifest.release_id, outcome=outcome, reason=reason
-            )
-            if finished.number:
-                self._metrics.rounds.labels(outcome).inc()
-            if promote and passed == "serving":
-                self._metrics.forgetting.set(manifest.metrics.get("forgetting", 0.0))
+        self._announcer.verdict(finished, manifest)
         remove_old(self._store, board, self._settings.store.keep_releases)
         newest = board.get(finished.release_id)
         is_next = plan is not None and plan.number == self._buffer.rounds + 1
@@ -311,21 +270,6 @@ class Rounds:
         self._metrics.round_seconds.labels("total").observe(time.monotonic() - self._begun_s)
         self._clear()
 
-    def _say(self, manifest: Manifest, status: str, reason: str) -> None:
-        notice = ReleaseNotice(
-            release_id=manifest.release_id,
-            status=status,
-            sequence=self._board.board.next_sequence(),
-            store_url=self._settings.store.releases,
-            parent_id=manifest.parent_id,
-            decided_at=time.time(),
-            reason=reason,
-            metrics=manifest.metrics,
-        )
-        announce(self._producer, self._settings, notice)
-        # What we said we need not wait to read.
-        self._board.board.put(notice)
-
     # -- going back -------------------------------------------------------------------------------
 
     def go_back(self, affected: set[str]) -> str | None:
@@ -335,8 +279,7 @@ class Rounds:
         ours stands on them or no ancestor is in the store any more.
         """
         board = self._board.board
-        serving = board.serving()
-        found = serving
+        found = board.serving()
         while found is not None and found.release_id in affected:
             found = board.get(found.parent_id) if found.parent_id else None
         if found is None:
@@ -349,20 +292,11 @@ class Rounds:
             log.warning("no way back", release=found.release_id, error=str(error))
             return None
         reason = "an erasure asked for a model without the user's events"
-        withdrawn = [notice for notice in board.all() if notice.release_id in affected]
-        now_s = time.time()
-        notices: list[ReleaseNotice] = []
-        if found is not serving:
-            notices.append(next_notice(board, found, "serving", reason, now_s, {}))
-            board.put(notices[0])
-        for notice in withdrawn:
-            notices.append(next_notice(board, notice, "erased", reason, now_s, {}))
-            board.put(notices[-1])
-        announce(self._producer, self._settings, *notices)
+        withdrawn = self._announcer.go_back_to(found, affected, reason)
         self._buffer.rewind(self._buffer.learned_by(found.release_id) or 1)
         self.parent = None
         self.owes_round = self._buffer.fresh_events > 0
-        log.info("went back", release=found.release_id, withdrawn=len(withdrawn))
+        log.info("went back", release=found.release_id, withdrawn=withdrawn)
         return found.release_id
 
     # -- stopping -------------------------------------------------------------------------------
@@ -370,7 +304,7 @@ class Rounds:
     def drop_if_about(self, users: set[int]) -> None:
         """Drop a planned round that learns from any of these users, whether it runs or not."""
         if self._job is None and self._plan is None:
-            plan = self._load_plan()
+            plan = self._files.plan()
             self._plan_users = plan.users() if plan is not None else set()
         if users & self._plan_users:
             log.info("round dropped: it held the events of an erased user")
@@ -388,29 +322,10 @@ class Rounds:
         self._metrics.round_running.set(0)
 
     def _clear(self) -> None:
-        for path in (self._outcome_path, self._plan_path, self._checkpoint_path):
-            path.unlink(missing_ok=True)
-        if self._keys is not None:
-            self._keys.forget_round()
+        self._files.clear()
         self._plan, self._plan_users = None, set()
 
-    def _load_plan(self) -> Plan | None:
-        if not self._plan_path.is_file():
-            return None
-        return load_plan(self._plan_path, self._seals()[1])
-
-    def _seals(self) -> tuple[Seal, Unseal]:
-        """How the present round's files are sealed and opened."""
-        if self._keys is None:
-            return as_it_is, as_it_is
-        vault = self._keys.round_vault()
-        return vault.seal, vault.open
-
     # -- from the job's thread ------------------------------------------------------------------
-
-    def _save_outcome(self, finished: Finished) -> Finished:
-        write_atomically(self._outcome_path, msgspec.json.encode(finished))
-        return finished
 
     def _report(self, stage: str, done: int, of: int, loss: float) -> None:
         self._metrics.loss.labels(stage).set(loss)

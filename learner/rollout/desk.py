@@ -21,10 +21,10 @@ from typing import Protocol
 import msgspec
 from kafka import KafkaProducer
 
+from learner.announcing import STALE
 from learner.checkpoint import write_atomically
 from learner.feeds import BoardFeed
 from learner.opening import open_trusted
-from learner.publishing import STALE
 from learner.records import Row
 from learner.release_log import announce, next_notice, rollback_notices
 from learner.replay import ReplayBuffer

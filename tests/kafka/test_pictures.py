@@ -1,4 +1,4 @@
-"""Pictures on a real broker: read at the edge, sent as vectors, part of what items are."""
+"""Pictures and a graph on a real broker: made vectors at the edge, and part of what items are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from profiles.items import Item, decode_item
 from profiles.wire import encode
 from stream.broker import EmbeddedKafka
 from stream.oracle import run_oracle
-from stream.side_vectors import add_pictures
+from stream.side_vectors import add_graph, add_pictures
 from tests.deployment import Deployment, deploy, make_events, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ def seeing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Deployment]:
     """A deployment whose items may have pictures; none has one yet."""
-    monkeypatch.setenv("DRIFTLINE_MODEL__VECTORS", f'{{"image": {WIDTH}}}')
+    monkeypatch.setenv("DRIFTLINE_MODEL__VECTORS", f'{{"image": {WIDTH}, "graph": 2}}')
     monkeypatch.setenv("DRIFTLINE_DATA__PICTURE_ENCODER", str(vision_model))
     with deploy(kafka.bootstrap, topics, tiny_language_model, tmp_path) as made:
         yield made
@@ -85,9 +85,17 @@ def test_pictures_reach_workers_as_vectors(seeing: Deployment, tmp_path: Path) -
     assert len(sent[b"item-3"].vectors["image"]) == WIDTH
     assert sent[b"item-3"].title == seeing.items[3].title
 
+    graph = tmp_path / "graph.tsv"
+    lines = [f"item-{n}\tby\tstudio-{n % 3}\nitem-{n}\tof\tyear-{n % 4}" for n in range(10, 22)]
+    graph.write_text("\n".join(lines) + "\n")
+    placed = add_graph(seeing.settings, graph)
+    assert (placed.sent, placed.without_vector) == (12, len(seeing.items) + 1 - 12)
+    again = add_graph(seeing.settings, graph)
+    assert (again.sent, again.unchanged) == (0, 12)
+
     bad = Item("item-5", "tale number 5", vectors={"image": [1.0, 2.0]})
     seeing.send(seeing.topics.items, bad.item_id, encode(bad))
-    wait_until("read", lambda: worker.metric("driftline_items_encoded_total") >= 2)
+    wait_until("read", lambda: worker.metric("driftline_items_encoded_total") >= 14)
     seeing.send_events(
         [Event(f"n-{user}", f"user-{user}", "newer/9", "rate", 2e6, 5.0) for user in range(USERS)]
     )
