@@ -42,13 +42,13 @@ class MonitorSettings(BaseModel):
     )
     min_items: int = Field(5, ge=1, description="least items in the window of an alert")
     slack: float = Field(
-        0.5, ge=0, description="standard deviations above the usual that a bucket may be for ever"
+        0.1, ge=0, description="standard deviations above the usual that a bucket may be for ever"
     )
     change_at: float = Field(
-        6.0, gt=0, description="sum of what is above that, at which something has changed"
+        2.0, gt=0, description="sum of what is above that, at which something has changed"
     )
     raise_at: float = Field(
-        4.0, gt=0, description="standard deviations above the usual at which a window is a surge"
+        3.5, gt=0, description="standard deviations above the usual at which a window is a surge"
     )
     recover_at: float = Field(1.5, description="below so many a window is calm")
     calm_s: float = Field(1800.0, ge=0, description="calm for so long: the alert is over")
