@@ -92,7 +92,7 @@ def test_weeks_of_the_usual_raise_nothing() -> None:
 
 
 def test_a_daily_rhythm_is_no_surge_once_it_is_known() -> None:
-    # Thresholds at which chance alone raises nothing in 84 days; by the default ones it does, twice.
+    # Chance alone raises nothing at this threshold in 84 days; at the default one it does, twice.
     quiet = MonitorSettings(raise_at=4.0)
     flat = MonitorSettings(raise_at=4.0, season_s=HOUR_S)
     raised = {
@@ -107,7 +107,7 @@ def test_a_daily_rhythm_is_no_surge_once_it_is_known() -> None:
         for settings in (quiet, flat)
     }
     assert raised[quiet.season_s] == []
-    assert len(raised[flat.season_s]) > 10
+    assert len(raised[flat.season_s]) > 4
 
 
 def test_a_surge_at_night_is_found_although_noon_is_as_busy() -> None:
