@@ -12,7 +12,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that can be recommended.  Topic `items`, key `item_id`, compacted.
 
     A new message for the same id replaces the old one; an empty payload (tombstone) removes it.
-    `text` and `title` are what the language model reads.
+    `text` and `title` are what the language model reads; `vectors` what the item shows beside them,
+    by the names and lengths of `model.vectors` (profiles/modalities.py).
     """
 
     item_id: Id

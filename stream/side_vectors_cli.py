@@ -46,6 +46,10 @@ def graph(
         Path | None,
         typer.Option(help="Item and entity, with a tab between.", dir_okay=False),
     ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="Entity and what it is called, with a tab between.", dir_okay=False),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Place every item, send nothing.")
     ] = False,
@@ -57,14 +61,15 @@ def graph(
     """Send the items with their place in a knowledge graph, as the vector data.graph_vector.
 
     Items that share makers, subjects or whatever the graph relates come to lie near one another.
-    All places change when the graph does: give it whole.
+    All places change when the graph does: give it whole.  With --names, what it says of an item
+    goes into the attribute of that name, in words: add "{attributes.graph}" to data.item_text.
 
     Example: `driftline items graph films.tsv --links film-entities.tsv --dry-run`
     """
     from stream.side_vectors import add_graph
 
     settings = read_settings(config, bootstrap, domain=domain)
-    _tell(add_graph(settings, triples, links, dry_run=dry_run), as_json)
+    _tell(add_graph(settings, triples, links, names, dry_run=dry_run), as_json)
 
 
 def _tell(report: VectorReport, as_json: bool) -> None:

@@ -60,12 +60,19 @@ def add_pictures(settings: Settings, folder: Path, *, dry_run: bool = False) -> 
 
 
 def add_graph(
-    settings: Settings, triples: Path, links: Path | None = None, *, dry_run: bool = False
+    settings: Settings,
+    triples: Path,
+    links: Path | None = None,
+    names: Path | None = None,
+    *,
+    dry_run: bool = False,
 ) -> VectorReport:
-    """Send items with their place in a knowledge graph.
+    """Send items with their place in a knowledge graph, and what it says of them in words.
 
     Args:
         links: which entity an item is; without it an item's entity has the item's id.
+        names: what entities are called; with it the words go into the attribute of the vector's
+            name, for a part such as `{attributes.graph}` of `data.item_text`.
     Raises: SettingsError, DatasetError; BrokerError, TopicError.
     """
     name, widths = settings.data.graph_vector, settings.model.vectors
@@ -74,12 +81,14 @@ def add_graph(
             f"model.vectors is {widths}; set model.vectors.{name} to the number of dimensions that "
             "a place in the graph is to have, 64 say"
         )
-    graph = read_graph(triples, links)
+    graph = read_graph(triples, links, names)
 
     def placed(items: Iterable[str]) -> Iterator[Source]:
         found = graph_vectors(graph, items, widths[name], settings.learner.seed)
         for item_id, vector in found.items():
-            yield Source(item_id, item_id, functools.partial(list, vector))
+            words = graph.in_words(item_id)
+            said = {name: words} if words else {}
+            yield Source(item_id, item_id, functools.partial(list, vector), said)
 
     return _add(settings, name, placed, dry_run)
 
@@ -136,10 +145,15 @@ def _changed(
         except BadSource as error:
             report.unreadable[source.name] = str(error)
             continue
-        if item.vectors.get(name) == vector:
+        changed = msgspec.structs.replace(
+            item,
+            vectors={**item.vectors, name: vector},
+            attributes={**item.attributes, **source.attributes},
+        )
+        if changed == item:
             report.unchanged += 1
-            continue
-        yield msgspec.structs.replace(item, vectors={**item.vectors, name: vector})
+        else:
+            yield changed
     report.without_vector = len(items) - len(having)
 
 

@@ -19,24 +19,44 @@ import numpy as np
 from profiles.errors import DatasetError, SettingsError
 
 Pair = tuple[str, str]
+MOST_WORDS = 500
+"""A language model reads some fifty tokens of an item; the rest is never looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
     """`around`: the pairs of each entity, a relation that points at it marked by `^`;
-    `entities`: the entity of each item, None where they have the same names."""
+    `entities`: the entity of each item, None where they have the same names; `names`: what
+    entities are called."""
 
     around: dict[str, set[Pair]]
     entities: dict[str, str] | None
+    names: dict[str, str]
 
     def of(self, item_id: str) -> set[Pair]:
         """The pairs around an item; none if the graph does not know it."""
         entity = item_id if self.entities is None else self.entities.get(item_id, "")
         return self.around.get(entity, set())
 
+    def in_words(self, item_id: str) -> str:
+        """What the graph says of an item, for a language model: relations by the last part of
+        their name, entities that have one, at most `MOST_WORDS` characters.
 
-def read_graph(triples: Path, links: Path | None = None) -> Graph:
-    """Tab-separated head, relation, tail; `links` item and entity.
+        >>> around = {"m1": {("film.directed_by", "p1"), ("film.directed_by", "p2")}}
+        >>> Graph(around, None, {"p1": "Ann Lee", "p2": "Bo Li"}).in_words("m1")
+        'directed by Ann Lee, Bo Li'
+        """
+        by_relation: dict[str, list[str]] = defaultdict(list)
+        for relation, other in sorted(self.of(item_id)):
+            if other in self.names:
+                word = relation.removeprefix("^").replace("/", ".").split(".")[-1]
+                by_relation[word.replace("_", " ")].append(self.names[other])
+        said = "; ".join(f"{word} {', '.join(named)}" for word, named in by_relation.items())
+        return said[:MOST_WORDS]
+
+
+def read_graph(triples: Path, links: Path | None = None, names: Path | None = None) -> Graph:
+    """Tab-separated head, relation, tail; `links` item and entity, `names` entity and name.
 
     A first line whose fields end in `:token` is a header (RecBole's atomic files).
     Raises: DatasetError with the number of the line that cannot be used.
@@ -46,7 +66,7 @@ def read_graph(triples: Path, links: Path | None = None) -> Graph:
         around[head].add((relation, tail))
         around[tail].add((f"^{relation}", head))
     entities = None if links is None else dict(_lines(links, 2))
-    return Graph(dict(around), entities)
+    return Graph(dict(around), entities, {} if names is None else dict(_lines(names, 2)))
 
 
 def graph_vectors(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 class BadSource(ValueError):
@@ -12,8 +12,10 @@ class BadSource(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`name`: what to call it when it cannot be read.  `read` raises BadSource."""
+    """`name`: what to call it when it cannot be read.  `read` raises BadSource.  `attributes`: what
+    else is learned of the item, in words."""
 
     item_id: str
     name: str
     read: Callable[[], list[float]]
+    attributes: Mapping[str, str] = field(default_factory=dict)

@@ -88,10 +88,15 @@ def test_pictures_reach_workers_as_vectors(seeing: Deployment, tmp_path: Path) -
     graph = tmp_path / "graph.tsv"
     lines = [f"item-{n}\tby\tstudio-{n % 3}\nitem-{n}\tof\tyear-{n % 4}" for n in range(10, 22)]
     graph.write_text("\n".join(lines) + "\n")
-    placed = add_graph(seeing.settings, graph)
+    names = tmp_path / "names.tsv"
+    names.write_text("studio-1\tOld Mill\n")
+    placed = add_graph(seeing.settings, graph, names=names)
     assert (placed.sent, placed.without_vector) == (12, len(seeing.items) + 1 - 12)
-    again = add_graph(seeing.settings, graph)
+    again = add_graph(seeing.settings, graph, names=names)
     assert (again.sent, again.unchanged) == (0, 12)
+    told = {r.key: decode_item(r.value) for r in seeing.read(seeing.topics.items)}
+    assert told[b"item-10"].attributes == {"graph": "by Old Mill"}
+    assert told[b"item-11"].attributes == {}
 
     bad = Item("item-5", "tale number 5", vectors={"image": [1.0, 2.0]})
     seeing.send(seeing.topics.items, bad.item_id, encode(bad))

@@ -51,6 +51,16 @@ def test_the_same_graph_gives_the_same_vectors(tmp_path: Path) -> None:
     assert graph_vectors(graph, names, 2, seed=1) == graph_vectors(graph, names, 2, seed=1)
 
 
+def test_what_the_graph_says_is_said_in_words_of_those_that_have_a_name(tmp_path: Path) -> None:
+    triples, links = write_graph(tmp_path)
+    names = tmp_path / "names.tsv"
+    names.write_text("studio-0\tOld Mill\nstar-0-0\tAnn Lee\nstar-0-1\tBo Li\n")
+    graph = read_graph(triples, links, names)
+    assert graph.in_words("film-0-0") == "plays in Ann Lee, Bo Li; by Old Mill"
+    assert graph.in_words("film-1-0") == ""
+    assert read_graph(triples, links).in_words("film-0-0") == ""
+
+
 def test_without_links_items_are_entities(tmp_path: Path) -> None:
     triples, _ = write_graph(tmp_path)
     assert read_graph(triples).of("m.00") == {
