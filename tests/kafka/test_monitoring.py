@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 USERS, EACH, FIRST = 40, 14, 6
 ABSENT = {
     "driftline_learner_gpu_bytes": "there is no GPU on every machine",
+    "driftline_catalogue_vectors": "items have vectors where model.vectors names some",
     'driftline_learning_rounds_total{outcome="failed"': "a round that fails is a fault",
     'driftline_learning_rounds_total{outcome="refused"': "whether the gate refuses is chance here",
 }
