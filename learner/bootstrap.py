@@ -35,7 +35,7 @@ from profiles.head import Floats, Head, HeadShape, embed_items
 from profiles.item_text import item_text
 from profiles.items import Item
 from profiles.manifest import FORMAT, Manifest, write_manifest
-from profiles.modalities import Halves, Modalities
+from profiles.modalities import Halves, Modalities, places
 from profiles.registry import ReleaseStore
 from profiles.release import ItemTable, write_release
 from profiles.signing import sign
@@ -118,13 +118,12 @@ def bootstrap_head(
 
 def _picture_directions(shown: Halves, shape: HeadShape, seed: int) -> dict[str, Floats]:
     """Each modality in principal directions of its own, over the items that have it."""
-    weights, biases, at = [], [], 0
-    for m, (_, width) in enumerate(shape.widths):
-        having = shown[shown[:, at] > 0.5, at + 1 : at + 1 + width].astype(np.float32)
+    weights, biases = [], []
+    for m, place in enumerate(places(shape.widths)):
+        having = shown[shown[:, place.present] > 0.5, place.vector].astype(np.float32)
         weight, bias = principal_directions(having, shape.dim, seed + 2 + m)
         weights.append(weight)
         biases.append(bias)
-        at += 1 + width
     return {"vector_weight": np.concatenate(weights), "vector_bias": np.stack(biases)}
 
 

@@ -26,7 +26,7 @@ from profiles.head import (
     count_features,
     newness,
 )
-from profiles.modalities import Halves
+from profiles.modalities import Halves, places
 from profiles.updater import VALUE_CLIP
 
 LOG_GAP_SCALE = 20.0
@@ -141,7 +141,9 @@ class HeadModel(nn.Module):
         self.newness: Tensor
         self.register_buffer("newness", torch.from_numpy(newness(counts)), persistent=False)
         self.shown: Tensor | None
-        seen = None if shown is None or not head.shape.widths else torch.tensor(shown)
+        is_read = shown is not None and head.shape.widths
+        # Once, not in every step.
+        seen = torch.tensor(shown, dtype=torch.float32) if is_read else None
         self.register_buffer("shown", seen, persistent=False)
 
     def to_head(self) -> Head:
@@ -172,21 +174,19 @@ class HeadModel(nn.Module):
         a = self.arrays
         content = text @ a["text_weight"] + a["text_bias"]
         if self.shown is not None:
-            content = self._fused(content, self.shown.to(content.dtype))
+            content = self._fused(content, self.shown)
         mixed = content + self.gate(ids_kept)[:, None] * self.ids
         mixed = mixed + self.count_features @ a["count"]
         return self._norm(mixed, a["item_gain"], a["item_bias"])
 
     def _fused(self, content: Tensor, shown: Tensor) -> Tensor:
         """As `profiles.head.fused`.  Shapes: content (N, D), shown (N, columns) -> (N, D)."""
-        a, at, used = self.arrays, 0, 0
-        joined = content
-        for m, (_, width) in enumerate(self.shape.widths):
-            weight = a["vector_weight"][used : used + width]
-            seen = shown[:, at + 1 : at + 1 + width] @ weight + a["vector_bias"][m]
+        a, joined = self.arrays, content
+        for m, place in enumerate(places(self.shape.widths)):
+            weight = a["vector_weight"][place.weights]
+            seen = shown[:, place.vector] @ weight + a["vector_bias"][m]
             logit = content @ a["gate_text"][m] + seen @ a["gate_vector"][m] + a["gate_bias"][m]
-            joined = joined + (shown[:, at] * torch.sigmoid(logit))[:, None] * seen
-            at, used = at + 1 + width, used + width
+            joined = joined + (shown[:, place.present] * torch.sigmoid(logit))[:, None] * seen
         return joined
 
     def served_vectors(self, text: Tensor) -> Tensor:

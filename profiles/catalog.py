@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from profiles.item_text import TextOf
 from profiles.items import Item
-from profiles.modalities import TEXT_ALONE, Halves, Modalities, content_key
+from profiles.modalities import TEXT_ALONE, Halves, Modalities, content_key, places
 from profiles.wire import key64
 
 Keys = npt.NDArray[np.uint64]
@@ -34,6 +34,8 @@ class Catalog:
     ) -> None:
         self.text_of = text_of
         self.modalities = modalities
+        self.having = {name: 0 for name, _ in modalities.widths}
+        """Items that have each modality."""
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
         self._tagged: dict[str, set[int]] = {}
@@ -100,6 +102,9 @@ class Catalog:
             changed = int(self._text_keys[row]) != text_key
             self.items[row] = item
         self._text_keys[row] = text_key
+        for place in places(self.modalities.widths):
+            before, now = self._shown[row, place.present], shown[place.present]
+            self.having[place.name] += int(now > 0) - int(before > 0)
         self._shown[row] = shown
         self._withdrawn.discard(row)
         self._permitted[row] = not self._is_blocked(item)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
-from profiles.modalities import Widths
+from profiles.modalities import Widths, places
 
 Floats = npt.NDArray[np.float32]
 
@@ -268,15 +268,13 @@ def fused(head: Head, content: Floats, shown: npt.NDArray[np.floating[Any]]) -> 
     each item instead of one for each channel: how far to look at the picture of *this* item.
     Shapes: content (N, D), shown (N, columns) rows of `Modalities.read` -> (N, D).
     """
-    at, used = 0, 0
     joined = content.copy()
-    for m, (_, width) in enumerate(head.shape.widths):
-        present = shown[:, at].astype(np.float32)
-        vector = shown[:, at + 1 : at + 1 + width].astype(np.float32)
-        seen = vector @ head.vector_weight[used : used + width] + head.vector_bias[m]
+    for m, place in enumerate(places(head.shape.widths)):
+        present = shown[:, place.present].astype(np.float32)
+        vector = shown[:, place.vector].astype(np.float32)
+        seen = vector @ head.vector_weight[place.weights] + head.vector_bias[m]
         logit = content @ head.gate_text[m] + seen @ head.gate_vector[m] + head.gate_bias[m]
         joined += (present * sigmoid(logit))[:, None] * seen
-        at, used = at + 1 + width, used + width
     return joined
 
 

@@ -27,6 +27,35 @@ Widths = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a modality stands: `present` its column of noughts and ones in an item's row, `vector`
+    the columns after it, `weights` its rows of a head's `vector_weight`."""
+
+    name: str
+    width: int
+    present: int
+    vector: slice
+    weights: slice
+
+
+def places(widths: Widths) -> Iterator[Place]:
+    """Every modality's place, in order of name.
+
+    >>> [(each.present, each.vector, each.weights) for each in places((("a", 2), ("b", 3)))]
+    [(0, slice(1, 3, None), slice(0, 2, None)), (3, slice(4, 7, None), slice(2, 5, None))]
+    """
+    at = used = 0
+    for name, width in widths:
+        vector, weights = slice(at + 1, at + 1 + width), slice(used, used + width)
+        yield Place(name, width, at, vector, weights)
+        at, used = at + 1 + width, used + width
+
+
+NOTHING: Halves = np.zeros(0, dtype=np.float16)
+"""The row of every item where there are no modalities: one, not one for each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Modalities:
     """Names and numbers of dimensions, in order of name.
 
@@ -55,33 +84,25 @@ class Modalities:
         A vector of noughts points nowhere: it counts as none.
         Shapes: -> (columns,).  Raises: BadMessage (bad-vector) for a vector of another length.
         """
+        if not self.widths:
+            return NOTHING
         row = np.zeros(self.columns, dtype=np.float16)
-        for at, name, width in self._places():
-            given = item.vectors.get(name)
+        for place in places(self.widths):
+            given = item.vectors.get(place.name)
             if given is None:
                 continue
-            if len(given) != width:
+            if len(given) != place.width:
                 raise BadMessage(
                     "bad-vector",
-                    f"vectors.{name} of item {item.item_id!r} has {len(given)} numbers, "
-                    f"model.vectors says {width}; leave it out, or send {width}",
+                    f"vectors.{place.name} of item {item.item_id!r} has {len(given)} numbers, "
+                    f"model.vectors says {place.width}; leave it out, or send {place.width}",
                 )
             vector = np.array(given, dtype=np.float64)
             length = float(np.linalg.norm(vector))
             if length > 0.0:
-                row[at] = 1.0
-                row[at + 1 : at + 1 + width] = vector / length
+                row[place.present] = 1.0
+                row[place.vector] = vector / length
         return row
-
-    def has(self, rows: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.bool_]]:
-        """Which items have which modality.  Shapes: rows (N, columns) -> (N,) by name."""
-        return {name: rows[:, at] > 0.5 for at, name, _ in self._places()}
-
-    def _places(self) -> Iterator[tuple[int, str, int]]:
-        at = 0
-        for name, width in self.widths:
-            yield at, name, width
-            at += 1 + width
 
 
 TEXT_ALONE = Modalities()

@@ -68,10 +68,9 @@ class CatalogueFeed:
             await sent.acknowledged()
             for letter in dead:
                 self._metrics.dead_letters.labels(chunk.topic, letter.reason).inc()
-        catalog = self._path.catalog
-        self._metrics.items.set(len(catalog))
-        for name, having in catalog.modalities.has(catalog.shown).items():
-            self._metrics.vectors.labels(name).set(int(having.sum()))
+        self._metrics.items.set(len(self._path.catalog))
+        for name, having in self._path.catalog.having.items():
+            self._metrics.vectors.labels(name).set(having)
         self._broadcast.handled(chunk)
         await self.fill_all()
 

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from stream.side_vectors import VectorReport
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Make every vector, send nothing.")]
+
+
 def pictures(
     folder: Annotated[
         Path, typer.Argument(help="Pictures, each named by its item's id.", file_okay=False)
     ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read every picture, send nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
     domain: Domain = None,
@@ -50,9 +51,7 @@ def graph(
         Path | None,
         typer.Option(help="Entity and what it is called, with a tab between.", dir_okay=False),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Place every item, send nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
     domain: Domain = None,

@@ -93,19 +93,31 @@ def _object(payload: bytes | None) -> dict[str, Any]:
 
 
 def _vectors(item: dict[str, Any], widths: Mapping[str, int]) -> npt.NDArray[np.float16] | None:
-    """For each name 1 and the vector at unit length, or noughts; None if one has another length.
+    """For each name 1 and the vector at unit length, or noughts; None if one is none, or has
+    another length.
 
     >>> _vectors({"vectors": {"image": [0, 2]}}, {"image": 2, "sound": 1}).tolist()
     [1.0, 0.0, 1.0, 0.0, 0.0]
     """
+    vectors = item.get("vectors", {})
+    if not isinstance(vectors, dict) or not all(map(_is_vector, vectors.values())):
+        return None
     found: list[float] = []
     for name, width in sorted(widths.items()):
-        numbers = [float(number) for number in item.get("vectors", {}).get(name, [0.0] * width)]
+        numbers = vectors.get(name, [0.0] * width)
         if len(numbers) != width:
             return None
         length = math.sqrt(math.fsum(number * number for number in numbers))
         found += [float(length > 0), *(number / (length or 1.0) for number in numbers)]
     return np.array(found, dtype=np.float16)
+
+
+def _is_vector(numbers: object) -> bool:
+    """A list of numbers as the contract wants them: no text, no truth value, none beyond 1e30."""
+    return isinstance(numbers, list) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) and abs(each) <= 1e30
+        for each in numbers
+    )
 
 
 def _content(text: str, vectors: npt.NDArray[np.float16]) -> int:

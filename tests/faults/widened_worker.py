@@ -28,7 +28,7 @@ def widen() -> None:
         await perform_seek(self)
         await asyncio.sleep(MOMENT_S)
 
-    ChunkConsumer.perform_seek = and_wait  # type: ignore[method-assign,assignment]
+    ChunkConsumer.perform_seek = and_wait  # type: ignore[method-assign,assignment]  # a stand-in
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from profiles.config import load_settings
 from profiles.errors import BadMessage, ReleaseRefused
 from profiles.expected import expected_by
 from profiles.head import Floats, HeadShape, embed_items
-from profiles.items import Item
+from profiles.items import Item, decode_item
 from profiles.manifest import Manifest
 from profiles.modalities import Modalities, content_key
 from profiles.release import Release, open_release
@@ -90,10 +90,11 @@ def test_length_does_not_matter_and_vectors_are_kept_once() -> None:
     catalog.put(pictured(0, image=[3e20, 0.0, 4e20]))
     assert catalog.shown[0].astype(float).round(3).tolist() == [1.0, 0.6, 0.0, 0.8, 0.0, 0.0, 0.0]
     assert catalog.items[0].vectors == {}
-    assert {name: mask.tolist() for name, mask in MODALITIES.has(catalog.shown).items()} == {
-        "image": [True],
-        "sound": [False],
-    }
+    assert catalog.having == {"image": 1, "sound": 0}
+    catalog.put(pictured(1, image=[1.0, 0.0, 0.0], sound=[1.0, 1.0]))
+    assert catalog.having == {"image": 2, "sound": 1}
+    catalog.put(pictured(0, sound=[1.0, 1.0]))
+    assert catalog.having == {"image": 1, "sound": 2}
 
 
 def test_worker_learner_and_oracle_call_the_same_content_by_the_same_name() -> None:
@@ -115,9 +116,16 @@ def test_worker_learner_and_oracle_call_the_same_content_by_the_same_name() -> N
     assert np.array_equal(catalog.shown, learned.shown[places])
 
 
-def test_the_oracle_passes_over_what_is_a_dead_letter() -> None:
-    bad = pictured(0, image=[1.0])
-    assert read_catalogue([Raw(0, 0, 0, b"i0", encode(bad))], widths=WIDTHS).ids == ()
+@pytest.mark.parametrize(
+    "vectors",
+    ["5", "[1]", '{"image": [1]}', '{"image": 1}', '{"image": ["1", "2", "3"]}',
+     '{"image": [true, 1, 1]}', '{"image": [1, null, 1]}', '{"smell": [1e40]}'],
+)  # fmt: skip
+def test_the_oracle_passes_over_what_is_a_dead_letter(vectors: str) -> None:
+    payload = f'{{"item_id": "i0", "vectors": {vectors}}}'.encode()
+    with pytest.raises(BadMessage):
+        MODALITIES.read(decode_item(payload))
+    assert read_catalogue([Raw(0, 0, 0, b"i0", payload)], widths=WIDTHS).ids == ()
 
 
 # --- arithmetic ---------------------------------------------------------------------------------
