@@ -166,14 +166,37 @@ def judge(records: Records, batch: Batch, topic_key: int, cap: RateCap | None) -
     count = len(batch.users)
     repeated, refused = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
     verdict = Verdict(replayed, repeated, refused, records["used_until_us"].copy())
-    once = np.bincount(batch.users, minlength=len(records))[batch.users] == 1
-    alone = np.flatnonzero(~replayed & once)
-    recent = records["recent"][batch.users[alone]]
-    repeated[alone] = (recent == batch.event_keys[alone, None]).any(axis=1)
+    twice = np.bincount(batch.users, minlength=len(records))[batch.users] > 1
+    hit = np.zeros(count, dtype=np.bool_)
+    at = np.flatnonzero(~replayed)
+    recent = records["recent"][batch.users[at]]
+    hit[at] = (recent == batch.event_keys[at, None]).any(axis=1)
+    in_turn = ~replayed & twice
+    if cap is None:
+        # An id that is neither in its user's ring nor twice in the batch cannot be a repetition.
+        in_turn &= _of_some(batch.users, hit | _twins(batch, in_turn), len(records))
+    repeated[~twice] = hit[~twice]
     if cap is not None:
-        _charge(verdict, batch, alone[~repeated[alone]], cap)
-    _judge_in_order(verdict, records, batch, np.flatnonzero(~replayed & ~once), cap)
+        _charge(verdict, batch, np.flatnonzero(~replayed & ~twice & ~hit), cap)
+    _judge_in_order(verdict, records, batch, np.flatnonzero(in_turn), cap)
     return verdict
+
+
+def _twins(batch: Batch, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which events of `among` have an id that occurs there again.  Shapes: (M,) -> (M,)."""
+    at = np.flatnonzero(among)
+    _, which, counts = np.unique(batch.event_keys[at], return_inverse=True, return_counts=True)
+    found = np.zeros(len(among), dtype=np.bool_)
+    found[at] = counts[which] > 1
+    return found
+
+
+def _of_some(users: Rows, marked: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+    """All events of the users who have one that is marked.  Shapes: users, marked (M,) -> (M,)."""
+    of = np.zeros(count, dtype=np.bool_)
+    of[users[marked]] = True
+    found: npt.NDArray[np.bool_] = of[users]
+    return found
 
 
 def _charge(verdict: Verdict, batch: Batch, alone: Rows, cap: RateCap) -> None:

@@ -14,10 +14,11 @@ from profiles.head import Floats
 from profiles.said import step_vectors
 from profiles.space import Space
 from profiles.state import Records, read_history
-from profiles.updater import Steps, advance_all, profile_at_start, start_state
+from profiles.updater import Steps, advance_to_last, profile_at_start, start_state
 
-SLICE = 256
-"""Users rebuilt in one matrix product: bounds memory (256 x 50 x 64 floats are 3 MB)."""
+SLICE = 64
+"""Users rebuilt in one matrix product, which then stays in the processor's cache: 256 of 75 events
+each take 1.4 times as long for each."""
 
 
 def rebuild(records: Records, rows: Rows, space: Space, catalog: Catalog) -> None:
@@ -68,8 +69,6 @@ def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Fl
         values=history.values,
         gaps_s=history.gaps_s,
     )
-    state, trail = advance_all(space.head, state, steps, mask)
-    last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
-    profile = trail[np.arange(users), last]
+    state, profile = advance_to_last(space.head, state, steps, mask)
     any_event = np.asarray(mask.any(axis=1))
     return state, np.where(any_event[:, None], profile, at_start)

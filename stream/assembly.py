@@ -31,6 +31,7 @@ from stream.delivery import Delivery
 from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
+from stream.pace import Pace
 from stream.partitions import Partitions
 from stream.proofs import Proofs
 from stream.publisher import Publisher
@@ -92,7 +93,8 @@ def build_worker(
     path = EventPath(layout, serving, actions, catalog, metrics, memory)
     delivery = Delivery(publisher, topics, ids, metrics, fail)
     reader = TextReader(language_model, delivery, metrics)
-    sweep = Sweep(path, delivery, language_model, reader, state, metrics, serving.sweep_users)
+    pace = Pace()
+    sweep = Sweep(path, delivery, language_model, reader, state, metrics, serving.sweep_users, pace)
     partitions = Partitions(
         directory,
         settings.store,
@@ -147,6 +149,7 @@ def build_worker(
         indexer,
         reporting,
         sweep,
+        pace,
         language_model,
         reader,
         publisher,

@@ -11,6 +11,7 @@ is one event, and of that `_judge` alone decides.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -44,12 +45,16 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Well-formed events of a chunk, each with the record it came from and its user's key."""
+    """Well-formed events of a chunk, each with the record it came from and its user's key.
+
+    `rows`: catalogue rows of their items as they were when they were looked up (`located`).
+    """
 
     events: list[Event]
     records: Sequence[Parsed]
     users: list[bytes]
     dead: list[DeadLetter]
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,12 @@ def rows_of(events: Sequence[Event], catalog: Catalog) -> Rows:
     return np.array([find(event.item_id, -1) for event in events], dtype=np.intp)
 
 
+def located(decoded: Decoded, catalog: Catalog) -> tuple[Decoded, Rows]:
+    """The same events with the rows of their items as they are now, and these rows."""
+    rows = rows_of(decoded.events, catalog)
+    return dataclasses.replace(decoded, rows=rows), rows
+
+
 def unknown_items(decoded: Decoded, catalog: Catalog) -> set[str]:
     """Items that the catalogue does not have."""
     rows = rows_of(decoded.events, catalog)
@@ -250,7 +261,9 @@ def to_batch(chunks: Sequence[Decoded], catalog: Catalog, actions: Mapping[str, 
         users += own
         slices.append(slice(start, stop))
         chunk_of_user += [number] * len(own)
-    rows = rows_of(events, catalog)
+    rows = np.concatenate(
+        [rows_of(chunk.events, catalog) if chunk.rows is None else chunk.rows for chunk in chunks]
+    )
     values = [event.value or 0.0 for event in events]
     keys = event_keys([event.event_id for event in events])
     words = np.flatnonzero(rows < 0)

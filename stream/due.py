@@ -12,12 +12,13 @@ A skipped duplicate of the event that caused a profile's last recommendation has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from profiles.applying import Applied
 from profiles.catalog import Rows
@@ -134,19 +135,11 @@ def choose(
     is_now = due_s <= now_s
     if is_holding.any():
         is_now &= ~is_holding[np.array(source_of)[moved]]
-    waits, at_of = moved[~is_now], last[moved[~is_now]]
-    # Whole columns: a backlog makes one of these for every event.
-    waiting = map(
-        Waiting,
-        due_s[~is_now].tolist(),
-        batch.offsets[at_of].tolist(),
-        [events[at].event_id for at in at_of.tolist()],
-        batch.event_keys[at_of].tolist(),
-        batch.ts[at_of].tolist(),
-    )
+    waits, due_s = moved[~is_now], due_s[~is_now]
+    for source, theirs in zip(sources, columns.slices, strict=True):
+        own = (waits >= theirs.start) & (waits < theirs.stop)
+        source.owed.users.update(_waiting(columns, waits[own], last[waits[own]], due_s[own]))
     owed = [source.owed.users for source in sources]
-    for row, one in zip(waits.tolist(), waiting, strict=True):
-        owed[source_of[row]][users[row]] = one
     rows = moved[is_now].tolist()
     keys = batch.event_keys[last[rows]].tolist()
     causes = []
@@ -166,3 +159,22 @@ def choose(
             rows.append(row)
             causes.append(cause("replay", row, at, int(records["emit_offset"][row])))
     return Due(np.array(rows, dtype=np.intp), causes, keys)
+
+
+def _waiting(
+    columns: Columns, rows: Rows, at_of: Rows, due_s: npt.NDArray[np.float64]
+) -> Iterator[tuple[bytes, Waiting]]:
+    """Users and what they wait for.  Whole columns: a backlog makes one of these for every event.
+
+    Shapes: rows, at_of (positions of the events that call for it), due_s (W,).
+    """
+    batch = columns.batch
+    waiting = map(
+        Waiting,
+        due_s.tolist(),
+        batch.offsets[at_of].tolist(),
+        [columns.events[at].event_id for at in at_of.tolist()],
+        batch.event_keys[at_of].tolist(),
+        batch.ts[at_of].tolist(),
+    )
+    return zip(map(columns.users.__getitem__, rows.tolist()), waiting, strict=True)

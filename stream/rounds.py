@@ -9,6 +9,7 @@ brings (decision 0038).  At rest a round is one chunk: nothing ever waits for co
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,9 @@ class Rounds:
 
     def __init__(self, most_records: int) -> None:
         self._most_records = most_records
-        self._waiting: list[Any] = []
+        self._waiting: list[tuple[float, Any]] = []
+        self.waited_s = 0.0
+        """How long the first event of the last round had waited."""
         self._held: set[int] = set()
         self._changed = asyncio.Condition()
 
@@ -44,23 +47,24 @@ class Rounds:
         """Leave an event for a round; waits while too many do."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._waiting) < WAITING_CHUNKS)
-            self._waiting.append(event)
+            self._waiting.append((time.monotonic(), event))
             self._changed.notify_all()
 
     async def take(self) -> list[Any]:
         """Wait for an event, then return it and what else is there, in order of arrival."""
         async with self._changed:
             await self._changed.wait_for(lambda: any(map(self._is_free, self._waiting)))
-            taken: list[Any] = []
+            taken: list[tuple[float, Any]] = []
             records = 0
-            for event in filter(self._is_free, self._waiting):
-                taken.append(event)
-                records += len(event.value.records)
+            for waiting in filter(self._is_free, self._waiting):
+                taken.append(waiting)
+                records += len(waiting[1].value.records)
                 if records >= self._most_records:
                     break
-            self._waiting = [event for event in self._waiting if event not in taken]
+            self._waiting = [waiting for waiting in self._waiting if waiting not in taken]
             self._changed.notify_all()
-            return taken
+            self.waited_s = time.monotonic() - taken[0][0]
+            return [event for _, event in taken]
 
     def hold(self, partition: int) -> None:
         """No round takes what follows of a partition until it is released.
@@ -76,8 +80,8 @@ class Rounds:
         async with self._changed:
             self._changed.notify_all()
 
-    def _is_free(self, event: Any) -> bool:
-        return event.value.partition not in self._held
+    def _is_free(self, waiting: tuple[float, Any]) -> bool:
+        return waiting[1].value.partition not in self._held
 
 
 def by_partition(events: Iterable[Any]) -> list[Taken]:

@@ -2,9 +2,9 @@
 
 Partitions wait in a queue: all of them after a swap, one of them when it opens (it may have come
 from a worker that had not finished).  A slice at a time goes through the state thread, between
-batches of events, and its changelog records are acknowledged before the next: so the sweep takes
-what time the stream leaves, and its memory is bounded.  Declared interests are encoded anew by
-the new release's language model.
+batches of events, and its changelog records are acknowledged before the next; then it waits until
+events hardly do (`stream.pace`).  So it takes what time they leave, and its memory is bounded.
+Declared interests are encoded anew by the new release's language model.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from profiles.space import Space
 from stream.delivery import Delivery
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
+from stream.pace import Pace
 from stream.publisher import Message
 from stream.source import Outcome, Source
 from stream.state_thread import StateThread
@@ -39,6 +40,7 @@ class Sweep:
         state: StateThread,
         metrics: WorkerMetrics,
         slice_users: int,
+        pace: Pace,
     ) -> None:
         self._path = path
         self._delivery = delivery
@@ -47,6 +49,7 @@ class Sweep:
         self._state = state
         self._metrics = metrics
         self._slice_users = slice_users
+        self._pace = pace
         self._queue: asyncio.Queue[Source] = asyncio.Queue()
 
     def add(self, source: Source) -> None:
@@ -105,6 +108,7 @@ class Sweep:
                     await self._declare(source, mine, space)
             if after is None:
                 break
+            await self._pace.leisure()
         return users
 
     def _slice(

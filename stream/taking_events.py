@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiles.catalog import Rows
 from profiles.tracing import NO_SPAN, Span
 from stream.admission import admit
 from stream.chunks import ChunkApp
@@ -23,7 +24,7 @@ from stream.codecs import (
     decode_chunk,
     drop_unknown,
     lacking,
-    rows_of,
+    located,
     unknown_items,
 )
 from stream.publisher import Sent
@@ -73,7 +74,9 @@ class EventRounds:
     async def _take_rounds(self) -> None:
         try:
             while True:
-                shares = await self._shares(await self._rounds.take())
+                events = await self._rounds.take()
+                self._worker.pace.note_round(self._rounds.waited_s)
+                shares = await self._shares(events)
                 if shares:
                     await self._take(shares)
         except Exception as error:
@@ -172,11 +175,13 @@ class EventRounds:
         """The usual case in one visit: every item known and encoded, all words read.  None for a
         partition that has one which is not."""
         now_s, rules = time.time(), self._worker.rules
-        decoded = [
+        chunks = [
             self._admitted(share, decode_chunk(share.taken.chunk.records, rules, now_s))
             for share in shares
         ]
-        ready = [at for at, events in enumerate(decoded) if self._encoded(events)]
+        placed = [located(chunk, self._worker.path.catalog) for chunk in chunks]
+        decoded = [chunk for chunk, _ in placed]
+        ready = [at for at, (chunk, rows) in enumerate(placed) if self._encoded(chunk, rows)]
         outcomes: list[Outcome | None] = [None] * len(shares)
         parts = [shares[at].part(decoded[at]) for at in ready]
         applied = self._apply(parts)
@@ -207,8 +212,9 @@ class EventRounds:
         self._worker.path.note_read(read)
         # Looked at again: she may have been erased while her event waited.
         decoded = self._admitted(share, decoded)
-        decoded = drop_unknown(decoded, self._worker.path.catalog)
-        if not self._encoded(decoded):
+        catalog = self._worker.path.catalog
+        decoded, rows = located(drop_unknown(decoded, catalog), catalog)
+        if not self._encoded(decoded, rows):
             return decoded, None
         applied = self._apply([share.part(decoded)])
         return decoded, applied if isinstance(applied, Unread) else applied[0]
@@ -219,13 +225,11 @@ class EventRounds:
         with self._worker.metrics.batch_seconds.labels("apply").time():
             return self._worker.path.apply(parts, time.time())
 
-    def _encoded(self, decoded: Decoded) -> bool:
+    def _encoded(self, decoded: Decoded, rows: Rows) -> bool:
         """Whether the item of every event is known and has a vector in every resident space."""
-        path = self._worker.path
-        rows = rows_of(decoded.events, path.catalog)
         if (rows < 0).any():
             if lacking(decoded, rows):
                 return False
             rows = rows[rows >= 0]  # words have no item
         # Resident spaces cover the whole catalogue: a flip and every item message see to that.
-        return all(bool(space.known[rows].all()) for space in path.resident)
+        return all(bool(space.known[rows].all()) for space in self._worker.path.resident)

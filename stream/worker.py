@@ -19,6 +19,7 @@ from stream.delivery import Delivery
 from stream.event_path import EventPath
 from stream.indexing import Indexer
 from stream.language_model import LanguageModel
+from stream.pace import Pace
 from stream.partitions import Partitions
 from stream.publisher import Publisher, Sent
 from stream.release_feed import ReleaseFeed
@@ -41,6 +42,7 @@ class Worker:
     indexer: Indexer
     reporting: Reporting
     sweep: Sweep
+    pace: Pace
     language_model: LanguageModel
     reader: TextReader
     publisher: Publisher

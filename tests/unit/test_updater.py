@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from learner.model import Batch, LinearRecurrence, from_head
 from profiles.head import Floats, Head, HeadShape, embed_items
-from profiles.updater import Steps, advance, advance_all, profile_at_start, start_state
+from profiles.updater import (
+    Steps,
+    advance,
+    advance_all,
+    advance_to_last,
+    profile_at_start,
+    start_state,
+)
 
 TOLERANCE = 1e-5
 
@@ -76,6 +83,10 @@ def test_step_by_step_equals_sequence_equals_torch(
         stepped[:, step] = profile
     assert np.abs(final - state).max() < TOLERANCE
     assert np.abs((whole - stepped)[mask]).max() < TOLERANCE
+
+    alone, profile = advance_to_last(head, start_state(head, users), steps, mask)
+    assert np.abs(alone - final).max() < TOLERANCE
+    assert np.abs(profile - whole[np.arange(users), mask.sum(axis=1) - 1]).max() < TOLERANCE
 
     twin = from_head(head, 9, ids=ids, counts=counts).eval()
     batch = Batch(
