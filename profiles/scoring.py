@@ -59,10 +59,9 @@ def queries(records: Records, space: Space) -> Floats:
 
 def score_all(query: Floats, space: Space) -> Floats:
     """Scores of every catalogue row; rows without a vector get -inf.  Shapes: (B, D) -> (B, N)."""
-    scores: Floats = (query * space.head.score_scale[0]) @ space.vectors.T
-    scores += space.bias
-    if not space.known.all():
-        scores[:, ~space.known] = -np.inf
+    scaled = np.ones((len(query), query.shape[1] + 1), np.float32)  # the last is for the bias
+    np.multiply(query, space.head.score_scale[0], out=scaled[:, :-1])
+    scores: Floats = scaled @ space.columns
     return scores
 
 

@@ -40,6 +40,7 @@ class Space:
         self._seen_bytes = seen_bytes
         self._vectors: Floats = np.zeros((0, release.head.shape.dim), dtype=np.float32)
         self._bias: Floats = np.zeros(0, dtype=np.float32)
+        self._columns: Floats = np.zeros((release.head.shape.dim + 1, 0), dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
         self._counts = np.zeros(0, dtype=np.float32)
         self._text_keys = np.zeros(0, dtype=np.uint64)
@@ -60,6 +61,15 @@ class Space:
     @property
     def bias(self) -> Floats:
         return self._bias[: self._filled]
+
+    @property
+    def columns(self) -> Floats:
+        """Vectors and biases lying the other way, to be multiplied with whole profiles: a product
+        with `vectors.T` would copy it first, which for few profiles takes longer than multiplying.
+
+        Shapes: (D + 1, N), the last row biases, -inf for rows that are not known.
+        """
+        return self._columns[:, : self._filled]
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -135,6 +145,7 @@ class Space:
         """The text of an item changed: its vector is no longer true."""
         if row < self._filled:
             self._known[row] = False
+            self._columns[-1, row] = -np.inf
             self._take_from_release(np.array([row]))
 
     def set_text_vectors(
@@ -156,11 +167,8 @@ class Space:
         ids[inside], counts[inside] = table.ids[at[inside]], table.counts[at[inside]]
         bias[inside] = table.bias[at[inside]]
         shown = self._catalog.shown[rows]
-        self._vectors[rows] = embed_items(self.head, text_vectors, ids, counts, shown)
-        self._bias[rows] = bias
-        self._known[rows] = True
         self._text_keys[rows] = text_keys[current]
-        self._moved(rows)
+        self._put(rows, embed_items(self.head, text_vectors, ids, counts, shown), bias)
 
     def _take_from_release(self, rows: Rows) -> None:
         self._text_keys[rows] = self._catalog.text_keys[rows]
@@ -170,12 +178,13 @@ class Space:
         self._counts[rows] = table.counts[at]
         same_text = table.text_keys[at] == self._catalog.text_keys[rows]
         good, source = rows[same_text], at[same_text]
-        self._vectors[good] = table.vectors[source]
-        self._bias[good] = table.bias[source]
-        self._known[good] = True
-        self._moved(good)
+        self._put(good, table.vectors[source], table.bias[source])
 
-    def _moved(self, rows: Rows) -> None:
+    def _put(self, rows: Rows, vectors: Floats, bias: Floats) -> None:
+        """Rows become known.  Shapes: rows (M,), vectors (M, D), bias (M,)."""
+        self._vectors[rows], self._bias[rows] = vectors, bias
+        self._columns[:-1, rows], self._columns[-1, rows] = vectors.T, bias
+        self._known[rows] = True
         if self._changed is not None:
             self._changed.append(rows)
         if self.cells is not None:
@@ -199,6 +208,9 @@ class Space:
         dim = self.head.shape.dim
         self._vectors = np.concatenate([self._vectors, np.zeros((extra, dim), np.float32)])
         self._bias = np.concatenate([self._bias, np.zeros(extra, np.float32)])
+        unknown = np.zeros((dim + 1, extra), np.float32)
+        unknown[-1] = -np.inf
+        self._columns = np.concatenate([self._columns, unknown], axis=1)
         self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
         self._counts = np.concatenate([self._counts, np.zeros(extra, np.float32)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros(extra, np.uint64)])

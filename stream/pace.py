@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-HARDLY_S = 0.02
+HARDLY_S = 0.01
 """Events that wait this long for their round are kept waiting by somebody.  A round at half load
 takes about half of it, a slice of the sweep too."""
 AT_MOST_S = 1.0

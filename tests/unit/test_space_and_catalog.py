@@ -218,6 +218,29 @@ def test_growth_past_the_first_allocation_keeps_every_vector_in_its_row() -> Non
     assert catalog.rows_of(catalog.keys[[0, 1023, 1024, 2499]]).tolist() == [0, 1023, 1024, 2499]
 
 
+@given(st.lists(st.sampled_from(["come", "change", "forget", "read"]), max_size=30))
+def test_vectors_lying_the_other_way_are_the_same_whatever_becomes_of_the_items(
+    steps: list[str],
+) -> None:
+    catalog = make_catalog(3)
+    space = make_space(catalog)
+    for number, step in enumerate(steps):
+        row = number % len(catalog)
+        if step == "come":
+            catalog.put(Item(f"new {number}", "text"))
+        elif step == "change":
+            catalog.put(Item(catalog.items[row].item_id, f"text {number}"))
+        elif step == "forget":
+            space.forget_text(row)
+        rows = space.extend()
+        if step == "read" and len(rows):
+            texts = unit_rows(len(rows), TEXT_DIM, number)
+            space.set_text_vectors(rows, texts, catalog.text_keys[rows].copy())
+        known = space.known
+        np.testing.assert_array_equal(space.columns[:-1, known], space.vectors[known].T)
+        np.testing.assert_array_equal(space.columns[-1], np.where(known, space.bias, -np.inf))
+
+
 def test_nothing_in_a_space_comes_from_another_release() -> None:
     catalog = make_catalog(5)
     one, other = make_space(catalog, seed=1), make_space(catalog, seed=2)
