@@ -43,6 +43,22 @@ async def test_a_round_is_full_with_the_chunk_that_brings_it_there() -> None:
     assert await rounds.take() == events[2:]
 
 
+async def test_a_round_says_how_long_its_first_event_had_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr("stream.rounds.time", clock)
+    rounds, now_s = Rounds(most_records=1), 10.0
+    await rounds.put(arrived(0, 0))
+    now_s = 12.0
+    await rounds.put(arrived(1, 0))
+    now_s = 15.0
+    await rounds.take()
+    assert rounds.waited_s == 5.0
+    await rounds.take()
+    assert rounds.waited_s == 3.0
+
+
 async def test_too_many_waiting_chunks_hold_the_stream_back() -> None:
     rounds = Rounds(100)
     for at in range(WAITING_CHUNKS):
