@@ -75,7 +75,7 @@ class LearnerSettings(BaseModel):
     )
     holdout_share: float = Field(0.1, gt=0, lt=0.5, description="most recent slice held out")
     sequence_length: int = Field(50, ge=4, le=1000)
-    batch_users: int = Field(64, ge=1)
+    batch_users: int = Field(32, ge=1)
     epochs: int = Field(12, ge=1, description="of the head, at most; early stopping ends sooner")
     patience: int = Field(3, ge=1)
     objective: Literal["next_item", "click", "multi_task"] = Field(
