@@ -4,8 +4,8 @@ A candidate is refused when it cannot be loaded as it was trained, holds numbers
 numbers, does worse than its parent on what came next or on what people asked for in words, or
 forgets what came long ago.  "Worse"
 means by more than the tolerance and by more than chance explains: a round's exam may have only
-a few hundred events, where a 2% difference of NDCG is noise, so one standard error of the paired
-difference is forgiven on top.
+a few hundred events, where a 2% difference of NDCG is noise, so what one good candidate in twenty
+would lose by chance is forgiven on top (a one-sided test at 5%).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from learner.evaluation import Paired
 from profiles.release import PROBE_COSINE
 from profiles.settings.learning import LearnerSettings
 
-CHANCE_ERRORS = 1.0
-"""Standard errors of the paired difference that count as chance."""
+CHANCE_ERRORS = 1.64
+"""Standard errors of the paired difference that count as chance.  With one, every sixth candidate as
+good as its parent was refused on each exam, and what its round had learned was lost."""
 
 
 NOTHING = Paired(events=0, parent=0.0, candidate=0.0, standard_error=0.0)
