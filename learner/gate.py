@@ -17,8 +17,8 @@ from profiles.release import PROBE_COSINE
 from profiles.settings.learning import LearnerSettings
 
 CHANCE_ERRORS = 1.64
-"""Standard errors of the paired difference that count as chance.  With one, every sixth candidate as
-good as its parent was refused on each exam, and what its round had learned was lost."""
+"""Standard errors of the paired difference that count as chance.  With one, every sixth candidate
+as good as its parent was refused on each exam, and what its round had learned was lost."""
 
 
 NOTHING = Paired(events=0, parent=0.0, candidate=0.0, standard_error=0.0)
