@@ -46,9 +46,9 @@ async def test_a_round_is_full_with_the_chunk_that_brings_it_there() -> None:
 async def test_a_round_says_how_long_its_first_event_had_waited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = SimpleNamespace(monotonic=lambda: now_s)
-    monkeypatch.setattr("stream.rounds.time", clock)
-    rounds, now_s = Rounds(most_records=1), 10.0
+    now_s = 10.0
+    monkeypatch.setattr("stream.rounds.time", SimpleNamespace(monotonic=lambda: now_s))
+    rounds = Rounds(most_records=1)
     await rounds.put(arrived(0, 0))
     now_s = 12.0
     await rounds.put(arrived(1, 0))
