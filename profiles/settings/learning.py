@@ -153,7 +153,7 @@ class LearnerSettings(BaseModel):
         description="share of the catalogue's tokens unknown to model.base that is warned of",
     )
     proximal: float = Field(0.0, ge=0, description="pull towards the parent release")
-    distill: float = Field(2.0, ge=0, description="weight of distillation on replayed events")
+    distill: float = Field(0.3, ge=0, description="weight of distillation on replayed events")
     dp_noise: float = Field(
         0.0, ge=0, le=1000, description="differentially private training: noise over dp_clip; 0 off"
     )
