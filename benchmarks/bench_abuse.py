@@ -59,7 +59,7 @@ def main() -> None:
     report(
         asked.name,
         asked.seeds[0],
-        {name: value for name, value in vars(asked).items() if name != "runs"},
+        vars(asked),
         started_load,
         data="movielens-100k with synthetic fake users",
         default=_name(default),

@@ -37,8 +37,6 @@ from profiles.settings.learning import ModelSettings
 from stream.datasets import FORMATS
 
 SMOKE = {"users": 60, "search_cpu_s": 1.0, "fit_cpu_s": 3.0, "refit_cpu_s": 3.0, "seeds": 1}
-OF_THIS_MACHINE = ("path", "work", "prefix")
-"""Arguments that say nothing about the result and are not told in it."""
 ALLOWED_DIFFERENCE = 1e-6
 
 
@@ -78,7 +76,7 @@ def main() -> None:
     report(
         asked.name,
         asked.seed,
-        {name: value for name, value in vars(asked).items() if name not in OF_THIS_MACHINE},
+        vars(asked),
         started_load,
         data="synthetic" if data.synthetic else data.name,
         events=len(data),

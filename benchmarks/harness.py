@@ -130,6 +130,10 @@ def quantiles_ms(latencies_s: npt.NDArray[np.float64]) -> Result:
     return {"samples": len(latencies_s), **{name: round(value, 2) for name, value in named}}
 
 
+OF_THIS_MACHINE = ("path", "work", "prefix", "runs")
+"""Arguments that say where things lie here, nothing about the result, and are not told in it."""
+
+
 def report(
     name: str, seed: int, arguments: Mapping[str, Any], started_load: float, **found: Any
 ) -> None:
@@ -139,7 +143,9 @@ def report(
         "data": "synthetic",
         "machine": machine(),
         "seed": seed,
-        "arguments": {key: _plain(value) for key, value in arguments.items()},
+        "arguments": {
+            key: _plain(value) for key, value in arguments.items() if key not in OF_THIS_MACHINE
+        },
         "load_average": {"before": started_load, "after": load_average()},
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **found,

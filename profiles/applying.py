@@ -171,12 +171,12 @@ def judge(records: Records, batch: Batch, topic_key: int, cap: RateCap | None) -
     at = np.flatnonzero(~replayed)
     recent = records["recent"][batch.users[at]]
     hit[at] = (recent == batch.event_keys[at, None]).any(axis=1)
+    repeated[~twice] = hit[~twice]
     in_turn = ~replayed & twice
     if cap is None:
         # An id that is neither in its user's ring nor twice in the batch cannot be a repetition.
         in_turn &= _of_some(batch.users, hit | _twins(batch, in_turn), len(records))
-    repeated[~twice] = hit[~twice]
-    if cap is not None:
+    else:
         _charge(verdict, batch, np.flatnonzero(~replayed & ~twice & ~hit), cap)
     _judge_in_order(verdict, records, batch, np.flatnonzero(in_turn), cap)
     return verdict

@@ -46,8 +46,8 @@ STRATEGIES = (
     ),
     Strategy(
         "herding",
-        "replay of a herded memory, with a little distillation of the parent's scores; whatever a "
-        "round makes serves",
+        "replay of a herded memory, with distillation of the parent's scores: the default, but "
+        "whatever a round makes serves",
         learner={"replay_policy": "herding", "proximal": 0.0, "distill": 0.3},
     ),
     Strategy("default", "the product as it is shipped, its gate included", gated=True),
