@@ -268,7 +268,7 @@ class _Process:
         def is_open(tp: TP) -> bool:
             return worker.path.space is not None and worker.partitions.get(tp.partition) is not None
 
-        app.is_open = is_open
+        app.is_open, app.fetch_again = is_open, worker.pace.fetch_again
 
         # weak=False: Faust would let go of a local function.
         @app.on_partitions_assigned.connect(weak=False)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
@@ -210,6 +210,8 @@ class ChunkConsumer(driver.Consumer):
                     elif records:
                         first = records[0].offset
                         self._dropped[tp] = min(first, self._dropped.get(tp, first))
+                if fetched:
+                    await cast("ChunkApp", self.app).fetch_again()
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
@@ -269,13 +271,19 @@ class ChunkTransport(driver.Transport):
     Consumer: ClassVar[Any] = ChunkConsumer
 
 
+async def _at_once() -> None:
+    pass
+
+
 class ChunkApp(faust.App):
     """A Faust app whose streams carry chunks.
 
     `is_open` says whether a partition may be fetched: not while its profiles are being restored.
+    `fetch_again` is awaited between a fetch that brought something and the next.
     """
 
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
+    fetch_again: Callable[[], Awaitable[None]] = staticmethod(_at_once)
 
     def _new_transport(self) -> Any:
         return ChunkTransport(self.conf.broker_consumer, self)

@@ -1,8 +1,12 @@
-"""How fast the sweep may go: it takes the state thread's time while events hardly wait for it.
+"""Who gives way to the rounds of events: the sweep, and the fetches for the next one.
 
 After a swap the users that events touch are rebuilt at their first event, which makes events dearer
 just then.  A sweep that went on beside them at its own speed took the rest of the core, and latency
 grew severalfold until everybody was rebuilt.
+
+A fetch costs most of a millisecond of the same core however little it brings, and what it brings
+waits for the end of the round anyway.  Two hundred a second, of five events each, took a third of
+the core from the rounds they were made for (decision 0060).
 """
 
 from __future__ import annotations
@@ -17,19 +21,35 @@ AT_MOST_S = 1.0
 """A worker that is never at leisure sweeps all the same, a slice at a time."""
 NO_ROUND_S = 0.25
 """Without a round for so long there is nothing that could wait."""
+FETCH_AGAIN_S = 0.005
+"""So long at most a fetch is put off: of a long round, several are ready when it ends."""
 
 
 class Pace:
-    """Told by the events, asked by the sweep, on the event loop."""
+    """Told by the events, asked by the sweep and by who fetches, on the event loop."""
 
     def __init__(self) -> None:
         self._waited_s = 0.0
         self._round = asyncio.Event()
+        self._rest = asyncio.Event()
+        self._rest.set()
 
     def note_round(self, waited_s: float) -> None:
         """A round begins, whose first event came `waited_s` ago."""
         self._waited_s = waited_s
         self._round.set()
+        self._rest.clear()
+
+    def note_rest(self) -> None:
+        """The round is over."""
+        self._rest.set()
+
+    async def fetch_again(self) -> None:
+        """Return when no round is under way, or after `FETCH_AGAIN_S`."""
+        if not self._rest.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FETCH_AGAIN_S):
+                    await self._rest.wait()
 
     async def leisure(self) -> None:
         """Return once events hardly wait, or after `AT_MOST_S`."""

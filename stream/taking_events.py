@@ -79,6 +79,7 @@ class EventRounds:
                 shares = await self._shares(events)
                 if shares:
                     await self._take(shares)
+                self._worker.pace.note_rest()
         except Exception as error:
             self._worker.delivery.fail(error)
             raise

@@ -17,7 +17,7 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.chunks import ChunkConsumer, Parsed, _AsParsed
+from stream.chunks import ChunkApp, ChunkConsumer, Parsed, _AsParsed
 
 pytestmark = pytest.mark.unit
 
@@ -148,7 +148,9 @@ def drain(log: Log, committed: int | None) -> list[int]:
     consumer.committed, consumer.delivered, consumer.flow = committed, [], True
     consumer._read_offset, consumer._dropped = {PLACE: committed}, {}
     consumer._firsts, consumer._thread = defaultdict(dict), log
-    consumer.app = SimpleNamespace(consumer_generation_id=1, is_open=lambda place: True)
+    consumer.app = SimpleNamespace(
+        consumer_generation_id=1, is_open=lambda place: True, fetch_again=ChunkApp.fetch_again
+    )
     consumer._stopped = SimpleNamespace(is_set=lambda: not log.fates)
     consumer.transport = SimpleNamespace(app=SimpleNamespace(should_stop=False))
     fetcher = SimpleNamespace(_stopped=SimpleNamespace(is_set=lambda: False))

@@ -1,4 +1,4 @@
-"""The sweep waits while events do, and not for ever."""
+"""The sweep and the next fetch wait while a round is under way, and not for ever."""
 
 from __future__ import annotations
 
@@ -49,3 +49,34 @@ async def test_a_worker_that_is_always_behind_sweeps_all_the_same(
     while not sweep.done():
         events.note_round(2 * HARDLY_S)
         await asyncio.sleep(0.001)
+
+
+async def test_without_a_round_under_way_fetches_follow_at_once() -> None:
+    events = Pace()
+    await asyncio.wait_for(events.fetch_again(), 0.01)
+    events.note_round(0.0)
+    events.note_rest()
+    await asyncio.wait_for(events.fetch_again(), 0.01)
+
+
+async def test_while_a_round_is_under_way_the_next_fetch_waits_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pace, "FETCH_AGAIN_S", 60.0)
+    events = Pace()
+    events.note_round(0.0)
+    fetch = asyncio.create_task(events.fetch_again())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        assert not fetch.done()
+    events.note_rest()
+    await asyncio.wait_for(fetch, 5.0)
+
+
+async def test_a_long_round_does_not_keep_the_next_fetch_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pace, "FETCH_AGAIN_S", 0.001)
+    events = Pace()
+    events.note_round(0.0)
+    await asyncio.wait_for(events.fetch_again(), 5.0)
