@@ -182,11 +182,13 @@ def _is_current(worker: WorkerProcess, release_id: str) -> bool:
 
 
 def _latency_by_phase(run: OpenLoop, swaps: list[Swap]) -> Result:
-    """Before the first notice; while some profile is not in the new space; after and between."""
+    """Before the first notice; while some profile is not in the new space, also swap by swap;
+    after and between."""
     sent_s = run.intended_s
-    during = np.zeros(len(sent_s), dtype=np.bool_)
-    for swap in swaps:
-        during |= (sent_s >= swap.announced_s) & (sent_s <= (swap.rebuilt_s or np.inf))
+    within = [
+        (sent_s >= swap.announced_s) & (sent_s <= (swap.rebuilt_s or np.inf)) for swap in swaps
+    ]
+    during = np.any([np.zeros(len(sent_s), dtype=np.bool_), *within], axis=0)
     first_s = swaps[0].announced_s if swaps else np.inf
     phases = {
         "before": sent_s < first_s,
@@ -197,6 +199,7 @@ def _latency_by_phase(run: OpenLoop, swaps: list[Swap]) -> Result:
     found: Result = {
         name: quantiles_ms(run.latencies_s[where & answered]) for name, where in phases.items()
     }
+    found["during_each"] = [quantiles_ms(run.latencies_s[one & answered]) for one in within]
     p99s = [found[name].get("p99") for name in ("before", "during")]
     if None not in p99s:
         found["p99_increase_ms"] = round(p99s[1] - p99s[0], 2)

@@ -17,7 +17,7 @@ import contextlib
 HARDLY_S = 0.01
 """Events that wait this long for their round are kept waiting by somebody.  A round at half load
 takes about half of it, a slice of the sweep too."""
-AT_MOST_S = 1.0
+AT_MOST_S = 0.25
 """A worker that is never at leisure sweeps all the same, a slice at a time."""
 NO_ROUND_S = 0.25
 """Without a round for so long there is nothing that could wait."""

@@ -124,7 +124,7 @@ class ServingSettings(BaseModel):
     exposure_tags: tuple[str, ...] = Field(
         (), max_length=50, description="groups of items whose exposure is told, by tag"
     )
-    sweep_users: int = Field(128, ge=1, description="profiles rebuilt in one slice of the sweep")
+    sweep_users: int = Field(32, ge=1, description="profiles rebuilt in one slice of the sweep")
     commit_interval_s: float = Field(1.0, gt=0)
     stall_after_s: float = Field(60.0, gt=0, description="lag and no commit for so long: exit")
     session_timeout_s: float = Field(
