@@ -150,8 +150,8 @@ def _run(name: str, arguments: str, seed: int) -> Result:
         check=False,
     )
     # Only the comparison is kept: the full result has the name without "smoke".
-    for ending in ("json", "png"):
-        (RESULTS / f"{result_name}.{ending}").unlink(missing_ok=True)
+    for left in RESULTS.glob(f"{result_name}[._]*"):
+        left.unlink()
     if done.returncode:
         raise SystemExit(f"{name} failed (exit status {done.returncode}); its error stands above")
     result: Result = json.loads(done.stdout.splitlines()[-1])

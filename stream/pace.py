@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 
 HARDLY_S = 0.01
-"""Events that wait this long for their round are kept waiting by somebody.  A round at half load
-takes about half of it, a slice of the sweep too."""
+"""Events that wait this long for their round are kept waiting by somebody.  A small round at half
+load takes about half of it, a slice of the sweep a third."""
 AT_MOST_S = 0.25
-"""A worker that is never at leisure sweeps all the same, a slice at a time."""
+"""A worker that is never at leisure sweeps all the same, a slice in so long."""
 NO_ROUND_S = 0.25
 """Without a round for so long there is nothing that could wait."""
 FETCH_AGAIN_S = 0.005
