@@ -21,6 +21,9 @@ AT_MOST_S = 0.25
 """A worker that is never at leisure sweeps all the same, a slice in so long."""
 NO_ROUND_S = 0.25
 """Without a round for so long there is nothing that could wait."""
+QUEUED_S = 0.005
+"""Events that waited this long for their round queue: then fetches are worth gathering.  At a tenth
+of the sustained rate they do not, and putting fetches off would cost what it saves."""
 FETCH_AGAIN_S = 0.005
 """So long at most a fetch is put off: of a long round, several are ready when it ends."""
 
@@ -45,8 +48,8 @@ class Pace:
         self._rest.set()
 
     async def fetch_again(self) -> None:
-        """Return when no round is under way, or after `FETCH_AGAIN_S`."""
-        if not self._rest.is_set():
+        """Return when no round is under way or events do not queue, or after `FETCH_AGAIN_S`."""
+        if self._waited_s > QUEUED_S and not self._rest.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FETCH_AGAIN_S):
                     await self._rest.wait()

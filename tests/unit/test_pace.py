@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from stream import pace
-from stream.pace import HARDLY_S, Pace
+from stream.pace import HARDLY_S, QUEUED_S, Pace
 
 pytestmark = pytest.mark.unit
 
@@ -54,9 +54,18 @@ async def test_a_worker_that_is_always_behind_sweeps_all_the_same(
 async def test_without_a_round_under_way_fetches_follow_at_once() -> None:
     events = Pace()
     await asyncio.wait_for(events.fetch_again(), 0.01)
-    events.note_round(0.0)
+    events.note_round(2 * QUEUED_S)
     events.note_rest()
     await asyncio.wait_for(events.fetch_again(), 0.01)
+
+
+async def test_while_events_do_not_queue_fetches_follow_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pace, "FETCH_AGAIN_S", 60.0)
+    events = Pace()
+    events.note_round(QUEUED_S / 2)
+    await asyncio.wait_for(events.fetch_again(), 5.0)
 
 
 async def test_while_a_round_is_under_way_the_next_fetch_waits_for_its_end(
@@ -64,7 +73,7 @@ async def test_while_a_round_is_under_way_the_next_fetch_waits_for_its_end(
 ) -> None:
     monkeypatch.setattr(pace, "FETCH_AGAIN_S", 60.0)
     events = Pace()
-    events.note_round(0.0)
+    events.note_round(2 * QUEUED_S)
     fetch = asyncio.create_task(events.fetch_again())
     for _ in range(3):
         await asyncio.sleep(0)
@@ -78,5 +87,5 @@ async def test_a_long_round_does_not_keep_the_next_fetch_waiting(
 ) -> None:
     monkeypatch.setattr(pace, "FETCH_AGAIN_S", 0.001)
     events = Pace()
-    events.note_round(0.0)
+    events.note_round(2 * QUEUED_S)
     await asyncio.wait_for(events.fetch_again(), 5.0)
