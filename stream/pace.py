@@ -5,8 +5,8 @@ just then.  A sweep that went on beside them at its own speed took the rest of t
 grew severalfold until everybody was rebuilt.
 
 A fetch costs most of a millisecond of the same core however little it brings, and what it brings
-waits for the end of the round anyway.  Two hundred a second, of five events each, took a third of
-the core from the rounds they were made for (decision 0060).
+waits for the end of the round anyway.  Two hundred a second, of a dozen events each, took a sixth
+of the core and part of the event loop from the rounds they were made for (decision 0060).
 """
 
 from __future__ import annotations
