@@ -19,8 +19,9 @@ HARDLY_S = 0.01
 load takes about half of it, a slice of the sweep a third."""
 AT_MOST_S = 0.25
 """A worker that is never at leisure sweeps all the same, a slice in so long."""
-NO_ROUND_S = 0.25
-"""Without a round for so long there is nothing that could wait."""
+NO_ROUND_S = 0.1
+"""Without a round for so long there is nothing that could wait.  Well below `AT_MOST_S`, which
+would end the wait before that is seen: an idle worker would go on sweeping like a busy one."""
 QUEUED_S = 0.005
 """Events that waited this long for their round queue: then fetches are worth gathering.  At a tenth
 of the sustained rate they do not, and putting fetches off would cost what it saves."""

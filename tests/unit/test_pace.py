@@ -39,6 +39,13 @@ async def test_what_waited_in_a_last_round_is_forgotten(monkeypatch: pytest.Monk
     await asyncio.wait_for(events.leisure(), 5.0)
 
 
+async def test_a_worker_that_no_event_reaches_any_more_sweeps_freely() -> None:
+    events = Pace()
+    events.note_round(2 * HARDLY_S)
+    await asyncio.wait_for(events.leisure(), 5.0)
+    await asyncio.wait_for(events.leisure(), 0.01)
+
+
 async def test_a_worker_that_is_always_behind_sweeps_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
