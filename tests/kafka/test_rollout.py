@@ -162,6 +162,8 @@ def test_a_harmful_release_forced_past_every_check_is_rolled_back_by_itself(
 
     promote(deployment.settings, harmful, force=True)
     assert stream.serving().release_id == harmful
+    # Before more events come: from them the learner may know better sooner than a worker swaps.
+    wait_until("the worker serves it", lambda: is_served(worker, harmful))
     stream.until("rolled back", lambda: stream.notice(harmful).status == "rolled-back")
 
     assert stream.serving().release_id == good.release_id
