@@ -24,7 +24,7 @@ import numpy.typing as npt
 from profiles.catalog import Catalog, Rows
 from profiles.head import Floats, Head
 from profiles.said import step_vectors
-from profiles.scoring import Ranked
+from profiles.scoring import Ranked, flat_places
 from profiles.space import Space
 from profiles.state import Records, read_history
 from profiles.updater import Steps, top_gates, top_inputs, top_profile
@@ -58,16 +58,14 @@ def event_shares(
     if said.any():
         said = said & space.texts.holds(keys)
     # What the model passes over stands before what it reads: the last column is the last event.
-    order = np.argsort(mask | said, axis=1, kind="stable")
-    past = np.take_along_axis(past, order, axis=1)
-    mask = np.take_along_axis(mask, order, axis=1)
-    said = np.take_along_axis(said, order, axis=1)
-    keys = np.take_along_axis(keys, order, axis=1)
+    order = flat_places(np.argsort(mask | said, axis=1, kind="stable"), width)
+    past, mask = past.take(order), mask.take(order)
+    said, keys = said.take(order), keys.take(order)
     steps = Steps(
         step_vectors(space.vectors, space.texts, np.where(said, -1, past.clip(0)), keys),
-        np.take_along_axis(history.actions[:, -width:], order, axis=1),
-        np.take_along_axis(history.values[:, -width:], order, axis=1),
-        np.take_along_axis(history.gaps_s[:, -width:], order, axis=1),
+        history.actions[:, -width:].take(order),
+        history.values[:, -width:].take(order),
+        history.gaps_s[:, -width:].take(order),
     )
     moved = records["profile"][:, None] - _profiles_without(
         space.head, records["state"][:, -1], steps, mask | said
@@ -78,8 +76,8 @@ def event_shares(
     np.maximum(falls, 0.0, out=falls)
     falls /= np.maximum(falls.sum(axis=2, keepdims=True), 1e-9)
     columns = np.argsort(-falls, axis=2, kind="stable")[:, :, :count]
-    named = np.take_along_axis(np.broadcast_to(past[:, None], falls.shape), columns, axis=2)
-    return named, np.take_along_axis(falls, columns, axis=2)
+    named = past.take(columns + np.arange(users)[:, None, None] * width)
+    return named, falls.take(flat_places(columns, width))
 
 
 def _profiles_without(
@@ -92,10 +90,14 @@ def _profiles_without(
     kept = np.float32(1.0) - gate
     after = np.ones_like(kept)
     np.cumprod(kept[:, :0:-1], axis=1, out=after[:, -2::-1])
-    brought = after * gate * candidate
+    brought = after * gate
+    brought *= candidate
     held = stored.astype(np.float32)[:, None]
-    before = held - np.cumsum(brought[:, ::-1], axis=1)[:, ::-1]
-    without = held - brought + before * gate / np.maximum(kept, LEAST_KEPT)
+    without = held - np.cumsum(brought[:, ::-1], axis=1)[:, ::-1]
+    without *= gate
+    without /= np.maximum(kept, LEAST_KEPT)
+    without -= brought
+    without += held
     # The last event's own vector is part of the profile: without it, the one before's is.
     inputs = np.repeat(x[:, -1:], x.shape[1], axis=1)
     one_before = mask[:, -2, None] * x[:, -2] if x.shape[1] > 1 else np.zeros_like(x[:, -1])

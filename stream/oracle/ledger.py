@@ -78,6 +78,18 @@ class Ledger:
         words: Ints = numbers[self.said[self.first[user] + numbers]]
         return words[: max(0, len(words) - self.kept_texts)]
 
+    def settled(self, before: Mapping[int, int] | None) -> Ints:
+        """Of each user's events, how many stand before these offsets of their partitions.
+
+        Shapes: -> (U,).
+        """
+        if before is None or not len(self.offsets):
+            return self.count
+        ends = np.array([before.get(number, 0) for number in range(self.partitions.max() + 1)])
+        early = np.concatenate([[0], np.cumsum(self.offsets < ends[self.partitions])])
+        found: Ints = early[self.first + self.count] - early[self.first]
+        return found
+
 
 @dataclass(slots=True)
 class _Log:

@@ -9,6 +9,7 @@ the new events; every recorded profile, and the state at each stretch's end, is 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,8 +59,12 @@ class _Path:
     is_beyond: bool = False
 
 
-def count_events(ledger: Ledger, log: Changelog) -> Counts:
-    """Compare numbers, then what the rings remember."""
+def count_events(ledger: Ledger, log: Changelog, before: Mapping[int, int] | None = None) -> Counts:
+    """Compare numbers, then what the rings remember.
+
+    `before`: by partition, the offset from which on events may still be under way.
+    """
+    settled = ledger.settled(before)
     applied = lost = doubled = histories_wrong = 0
     for user, key in enumerate(ledger.users):
         if key in log.erased:
@@ -68,19 +73,22 @@ def count_events(ledger: Ledger, log: Changelog) -> Counts:
         found = 0 if at is None else int(log.last["events"][at])
         expected = int(ledger.count[user])
         applied += found
-        lost += max(0, expected - found)
+        lost += max(0, int(settled[user]) - found)
         doubled += max(0, found - expected)
-        if at is not None and not _ring_is_right(ledger, user, log, at):
+        may_be_behind = found >= settled[user]
+        count = min(found, expected) if may_be_behind else expected
+        if at is not None and not _ring_is_right(ledger, user, count, log, at):
             histories_wrong += 1
     strangers = [key for key in log.index if key not in ledger.index and key not in log.erased]
     extra = sum(int(log.last["events"][log.index[key]]) for key in strangers)
     return Counts(applied + extra, lost, doubled + extra, histories_wrong)
 
 
-def _ring_is_right(ledger: Ledger, user: int, log: Changelog, at: int) -> bool:
+def _ring_is_right(ledger: Ledger, user: int, count: int, log: Changelog, at: int) -> bool:
+    """Whether a profile remembers the last of its user's first `count` events."""
     record = log.last[at]
     ring = record["history"]
-    count, size = int(ledger.count[user]), len(ring)
+    size = len(ring)
     if int(record["events"]) != count:
         return False
     numbers = np.arange(max(0, count - size), count)

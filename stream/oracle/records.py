@@ -7,6 +7,7 @@ more than everything else here.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,23 +47,8 @@ def read_topic(
     `since`: for some partitions, an offset to begin at instead of the first that there is.
     Raises: BrokerError, TopicError.
     """
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=broker.bootstrap.split(","),
-            bootstrap_timeout_ms=int(broker.connect_timeout_s * 1000),
-            enable_auto_commit=False,
-            check_crcs=False,
-            max_poll_records=10_000,
-            max_partition_fetch_bytes=8 * 2**20,
-            fetch_max_wait_ms=50,
-            **security_options(broker),
-        )
-    except (KafkaError, OSError) as error:
-        raise BrokerError(f"no Kafka at {broker.bootstrap}: {error!r}") from error
-    try:
-        numbers = consumer.partitions_for_topic(topic)
-        if not numbers:
-            raise TopicError(f"topic {topic!r} does not exist: run `driftline topics create`")
+    with _consumer(broker, topic) as consumer:
+        numbers = _partitions(consumer, topic)
         chosen = set(numbers).intersection(partitions or numbers)
         places = [TopicPartition(topic, number) for number in sorted(chosen)]
         if not places:
@@ -93,7 +79,40 @@ def read_topic(
                             record.value,
                             tuple(record.headers or ()),
                         )
+
+
+def ends_of(broker: BrokerSettings, topic: str) -> dict[int, int]:
+    """The offset after the last record of each partition.  Raises: BrokerError, TopicError."""
+    with _consumer(broker, topic) as consumer:
+        places = [TopicPartition(topic, number) for number in _partitions(consumer, topic)]
+        return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+
+
+@contextlib.contextmanager
+def _consumer(broker: BrokerSettings, topic: str) -> Iterator[KafkaConsumer]:
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=broker.bootstrap.split(","),
+            bootstrap_timeout_ms=int(broker.connect_timeout_s * 1000),
+            enable_auto_commit=False,
+            check_crcs=False,
+            max_poll_records=10_000,
+            max_partition_fetch_bytes=8 * 2**20,
+            fetch_max_wait_ms=50,
+            **security_options(broker),
+        )
+    except (KafkaError, OSError) as error:
+        raise BrokerError(f"no Kafka at {broker.bootstrap}: {error!r}") from error
+    try:
+        yield consumer
     except KafkaError as error:
         raise BrokerError(f"topic {topic!r} cannot be read: {error!r}") from error
     finally:
         consumer.close()
+
+
+def _partitions(consumer: KafkaConsumer, topic: str) -> set[int]:
+    numbers: set[int] | None = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise TopicError(f"topic {topic!r} does not exist: run `driftline topics create`")
+    return numbers

@@ -1,6 +1,7 @@
 """The oracle from end to end: read the topics, keep the ledger, compare, sum up.
 
 Run it when the workers have nothing left to do: an event that is still on its way counts as lost.
+What is produced while it reads may have been applied or not.
 `examine` is the same without Kafka, for tests that write the records by hand.
 """
 
@@ -40,7 +41,7 @@ from stream.oracle.models import Encode, Model, encoder_of, load_models
 from stream.oracle.profile_check import check_profiles, count_events
 from stream.oracle.quality import Quality, judge, later_events
 from stream.oracle.recommendation_check import check_recommendations, read_outputs
-from stream.oracle.records import Raw, read_topic
+from stream.oracle.records import Raw, ends_of, read_topic
 from stream.oracle.report import OracleReport
 
 SAMPLE_SEED = 0
@@ -49,7 +50,11 @@ SERVED = ("serving", "retired", "rolled-back")
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Records of the topics, each to be read once."""
+    """Records of the topics, each to be read once.
+
+    `before`: by partition, the end of the events when all of this began to be read, if they may
+    have gone on since.
+    """
 
     items: Iterable[Raw]
     events: Iterable[Raw]
@@ -60,6 +65,7 @@ class Evidence:
     users: Iterable[Raw] = ()
     erasures: Iterable[Raw] = ()
     other_dead: Iterable[Iterable[Raw]] = ()
+    before: Mapping[int, int] | None = None
 
 
 def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleReport:
@@ -72,6 +78,9 @@ def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleRep
     topics = Topics.under(settings.topics.prefix)
     broker = settings.broker
     dead = {name: topics.dlq(getattr(topics, name)) for name in DEAD_LETTERED if name != "events"}
+    # Before anything else: what is produced from here on may be found in one topic and not yet, or
+    # not any more, in another.
+    before = ends_of(broker, topics.events)
     keys = read_key_map(settings)
     evidence = Evidence(
         items=read_topic(broker, topics.items),
@@ -83,6 +92,7 @@ def run_oracle(settings: Settings, sample_users: int | None = None) -> OracleRep
         users=read_topic(broker, topics.users),
         erasures=read_topic(broker, topics.erasures),
         other_dead=[read_topic(broker, name) for name in dead.values()],
+        before=before,
     )
     with tempfile.TemporaryDirectory(prefix="driftline-oracle-") as cache:
         store = ReleaseStore(settings.store.releases, Path(cache))
@@ -103,13 +113,14 @@ def examine(
     letters = Letters.of(evidence.events_dead)
     others = [Letters.of(records).standing for records in evidence.other_dead]
     dead = dead_places(letters.standing)
-    ledger = keep_ledger(evidence.events, catalogue, settings, dead, erased)
-    clock.lap("events")
     kept, sent, declared = Watch(erased), Watch(erased), Watch(erased)
     log = read_changelog(kept.over(evidence.profiles), layout)
     # Compaction takes tombstones after a day.
     log = dataclasses.replace(log, erased=log.erased | erased.keys())
     clock.lap("changelog")
+    # After the changelog: so no profile can know an event that the ledger does not.
+    ledger = keep_ledger(evidence.events, catalogue, settings, dead, erased)
+    clock.lap("events")
     outputs = read_outputs(sent.over(evidence.recommendations), ledger, log, catalogue)
     for _ in declared.over(evidence.users):
         pass
@@ -126,7 +137,7 @@ def examine(
     wanted = {int(key) for key in np.unique(log.release)} | {key64(name) for name in served}
     models = load_models(store, wanted, catalogue, encode, ledger.texts)
     clock.lap("releases")
-    counts = count_events(ledger, log)
+    counts = count_events(ledger, log, evidence.before)
     profiles = check_profiles(
         ledger, log, models, settings.profile.history, _chosen(len(ledger.users), sample_users)
     )
@@ -149,6 +160,7 @@ def examine(
         dead_letters_missing=sum(
             not letters.is_deleted(*place)
             for place in ledger.dead.keys() - dead.keys() - ledger.forgiven
+            if evidence.before is None or place[1] < evidence.before.get(place[0], 0)
         ),
         dead_letters_unexpected=len(dead.keys() - ledger.dead.keys()),
         users=len(ledger.users),

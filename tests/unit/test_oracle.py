@@ -72,6 +72,7 @@ class Played:
     releases: list[Raw] = field(default_factory=list)
     users: list[Raw] = field(default_factory=list)
     erasures: list[Raw] = field(default_factory=list)
+    before: dict[int, int] | None = None
 
     def report(self, sample_users: int | None = None) -> OracleReport:
         evidence = Evidence(
@@ -83,6 +84,7 @@ class Played:
             self.releases,
             self.users,
             self.erasures,
+            before=self.before,
         )
         return examine(evidence, self.settings, self.store, never_encode, sample_users)
 
@@ -307,6 +309,24 @@ def test_an_event_that_never_reached_a_profile_is_lost(played: Played) -> None:
     played.events.append(make_raw(offset, make_event("u1", 5_000)))
     played.events.append(make_raw(offset + 1, make_event("stranger", 0)))
     assert played.report().events_lost == 2
+
+
+def test_what_is_produced_while_the_oracle_reads_may_be_applied_or_not(played: Played) -> None:
+    end = max(entry.offset for entry in played.events) + 1
+    played.events.append(make_raw(end, make_event("u1", 5_000)))
+    played.events.append(make_raw(end + 1, make_event("u1", 5_001, "no-such-item")))
+    assert played.report().faults() == [
+        "1 events lost",
+        "1 bad events not dead-lettered",
+        "1 profiles with a wrong history",
+    ]
+    played.before = {0: end}
+    assert played.report().faults() == []
+    # The end that is known may lie before events that were applied.
+    played.before = {0: end - CHUNK}
+    assert played.report().faults() == []
+    played.before = {0: end + 1}
+    assert played.report().events_lost == 1
 
 
 def test_a_lost_changelog_record_is_a_lost_event(played: Played) -> None:
