@@ -21,7 +21,8 @@ from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.state import empty_records
 from stream.exposure import Exposure
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from tests.unit.builders import LAYOUT, make_catalog, make_space, unit_rows
 
 USERS, K = 128, 10

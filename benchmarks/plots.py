@@ -45,11 +45,20 @@ def figure(name: str, title: str, *, columns: int = 1, rows: int = 1) -> Iterato
         pyplot.close(made)
 
 
+def rounded(value: float) -> str:
+    """Three figures, for people.
+
+    >>> rounded(34_209.2), rounded(0.9412), rounded(213.4)
+    ('34,200', '0.941', '213')
+    """
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def bars(axes: Any, values: Mapping[str, float], unit: str, bar: float | None = None) -> None:
     """Horizontal bars with their values written beside them; `bar` draws a line to reach."""
     names, widths = list(values), list(values.values())
     drawn = axes.barh(names, widths, color=[COLOURS[at % len(COLOURS)] for at in range(len(names))])
-    axes.bar_label(drawn, fmt="{:,.3g}", padding=3)
+    axes.bar_label(drawn, fmt=rounded, padding=3)
     axes.set_xlabel(unit)
     axes.invert_yaxis()
     if bar is not None:

@@ -30,7 +30,7 @@ from stream.broadcast import Broadcast
 from stream.chunks import Chunk, ChunkApp, ChunkSchema, Parsed
 from stream.codecs import DeadLetter, check_user_key
 from stream.erasing import take_erasures
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.publisher import Message, Sent
 from stream.source import Source
 from stream.taking_events import EventRounds

@@ -176,7 +176,7 @@ def oracle(
 ) -> None:
     """Recompute every profile from the topics and compare with what the workers made.
 
-    Ends with 1 when a promise was broken.  Run it while nothing is being produced.
+    Ends with 1 when a promise was broken.  Run it when the workers have caught up.
 
     Example: `driftline oracle --sample-users 1000`
     """

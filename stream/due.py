@@ -25,7 +25,7 @@ from profiles.catalog import Rows
 from profiles.settings.serving import ServingSettings
 from profiles.state import Records
 from stream.codecs import Columns
-from stream.outputs import Cause
+from stream.messages import Cause
 
 FLUSH_USERS = 500
 """Users answered in one flush: bounds how long newer events wait behind it."""

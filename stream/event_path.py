@@ -32,7 +32,8 @@ from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split
 from stream.codecs import to_batch, words_apart
 from stream.due import choose
 from stream.exposure import Exposure
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from stream.publisher import Message
 from stream.source import Outcome, Part, Source
 from stream.stored_profiles import Loaded, StoredProfiles

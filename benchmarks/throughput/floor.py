@@ -29,7 +29,8 @@ from profiles.store import PartitionStore, Watermark
 from profiles.updater import Steps, advance_all, start_state
 from stream.chunks import Record
 from stream.codecs import Decoded, Rules, decode_chunk, to_batch
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 
 TOPIC_KEY = 1
 

@@ -1,7 +1,7 @@
 """The oracle from end to end: read the topics, keep the ledger, compare, sum up.
 
-Run it when the workers have nothing left to do: an event that is still on its way counts as lost.
-What is produced while it reads may have been applied or not.
+Run it when the workers have caught up: an event that they have not come to counts as lost.  One
+that is produced while it reads may be applied or not.
 `examine` is the same without Kafka, for tests that write the records by hand.
 """
 

@@ -19,7 +19,8 @@ from profiles.head import sigmoid
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import empty_records
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from tests.unit.builders import (
     ACTIONS,
     LAYOUT,

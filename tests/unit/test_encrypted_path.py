@@ -17,7 +17,7 @@ from profiles.store import PartitionStore, Watermark
 from profiles.wire import decode_json
 from stream.codecs import Rules, decode_chunk
 from stream.event_path import EventPath
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.restore import absorb
 from stream.source import Outcome, Part, Source
 from tests.unit.builders import (

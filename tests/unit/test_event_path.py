@@ -26,7 +26,7 @@ from stream.arms import Canary
 from stream.codecs import Rules, decode_chunk
 from stream.due import Waiting
 from stream.event_path import EventPath
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.publisher import Message
 from stream.source import Outcome, Part, Source
 from stream.words import Unread

@@ -12,7 +12,8 @@ from profiles.settings.serving import ServingSettings
 from profiles.state import empty_records
 from profiles.wire import decode_json
 from stream.exposure import LEAST_OUTPUTS, Exposure
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from tests.unit.builders import LAYOUT, make_catalog, make_space, unit_rows
 
 pytestmark = pytest.mark.unit

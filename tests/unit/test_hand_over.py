@@ -20,7 +20,8 @@ from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import empty_records
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from tests.unit.builders import LAYOUT, NOW_S, make_catalog, make_release
 
 pytestmark = pytest.mark.unit

@@ -33,7 +33,7 @@ from profiles.state import RecordLayout
 from profiles.store import PartitionStore
 from profiles.wire import decode_json
 from stream.event_path import EventPath
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.source import Source
 from tests.unit.builders import NOW_S, at_once
 

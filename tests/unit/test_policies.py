@@ -15,7 +15,8 @@ from profiles.space import Space
 from profiles.state import Records, empty_records
 from profiles.wire import decode_json, encode
 from stream.api.read_model import ReadModel
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from tests.unit.builders import LAYOUT, make_catalog, make_record, make_space, unit_rows
 from tests.unit.test_api import SETTINGS, TOPICS, recommendation
 

@@ -20,7 +20,7 @@ from profiles.store import PartitionStore
 from profiles.wire import decode_json
 from stream.arms import Canary
 from stream.event_path import EventPath
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.source import Source
 from tests.unit.builders import LAYOUT, NOW_S, at_once, make_path, make_release, make_space
 

@@ -20,7 +20,8 @@ from profiles.scoring import Ranked, queries, recommend, score_all
 from profiles.settings.serving import ServingSettings
 from profiles.state import empty_records
 from stream.event_path import EventPath
-from stream.outputs import Cause, Recommender
+from stream.messages import Cause
+from stream.outputs import Recommender
 from stream.rules_feed import RulesFeed
 from stream.state_thread import StateThread
 from tests.unit.builders import ACTIONS, LAYOUT, NOW_S, make_catalog, make_items, make_space

@@ -27,7 +27,7 @@ from stream.delivery import Delivery
 from stream.erasing import forget
 from stream.event_path import EventPath
 from stream.language_model import LanguageModel
-from stream.outputs import Cause
+from stream.messages import Cause
 from stream.source import Part, Source
 from stream.text_reader import TextReader
 from stream.words import Unread
