@@ -13,12 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
 from profiles.errors import BrokerError
 from profiles.topics import Topics, topic_specs
 from stream.broker import EmbeddedKafka
 from stream.topic_admin import check_topics, create_topics, topic_ids
+from tests.members import join_group
 
 pytestmark = pytest.mark.kafka
 
@@ -42,9 +43,7 @@ def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
 
 
 def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
-    consumer: Any = KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, group_id="readers", auto_offset_reset="earliest"
-    )
+    consumer = join_group(bootstrap, topic, "readers")
     found: list[bytes] = []
     try:
         deadline = time.monotonic() + 30

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import socket
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer
 
 from profiles.settings.kafka import BrokerSettings
 from profiles.topics import Topics
 from stream.broker import EmbeddedKafka
 from stream.broker_admin import TIMEOUT_S, admin_client
 from stream.membership import FILE, Membership
-from tests.deployment import WAIT_S
+from tests.members import join_group
 
 pytestmark = pytest.mark.kafka
-
-JOINS = 3
 
 
 @pytest.fixture
@@ -28,27 +24,10 @@ def group() -> str:
     return f"group-{uuid.uuid4().hex[:12]}"
 
 
-def joined(bootstrap: str, topic: str, group: str) -> KafkaConsumer:
-    """A member of the group that owns its partitions.
-
-    One that joins before it has seen the topic's metadata can wait for its partitions for good
-    (kafka-python 3.0.12, seen once in some hundred joins): another takes its place.
-    """
-    for _ in range(JOINS):
-        consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group)
-        deadline = time.monotonic() + WAIT_S / JOINS
-        while time.monotonic() < deadline:
-            consumer.poll(100)
-            if consumer.assignment():
-                return consumer
-        consumer.close(autocommit=False)
-    raise AssertionError(f"{JOINS} members of {group} waited in vain for their partitions")
-
-
 @pytest.fixture
 def former(kafka: EmbeddedKafka, topics: str, group: str) -> Iterator[str]:
     """The id of a member that has joined and says no more."""
-    consumer = joined(kafka.bootstrap, Topics.under(topics).events, group)
+    consumer = join_group(kafka.bootstrap, Topics.under(topics).events, group)
     try:
         yield consumer._coordinator._generation.member_id
     finally:
