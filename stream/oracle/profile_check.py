@@ -75,8 +75,7 @@ def count_events(ledger: Ledger, log: Changelog, before: Mapping[int, int] | Non
         applied += found
         lost += max(0, int(settled[user]) - found)
         doubled += max(0, found - expected)
-        may_be_behind = found >= settled[user]
-        count = min(found, expected) if may_be_behind else expected
+        count = min(max(found, int(settled[user])), expected)
         if at is not None and not _ring_is_right(ledger, user, count, log, at):
             histories_wrong += 1
     strangers = [key for key in log.index if key not in ledger.index and key not in log.erased]

@@ -108,7 +108,6 @@ def examine(
 ) -> OracleReport:
     """Compare what stands in the records with what should."""
     clock = _Clock()
-    catalogue = read_catalogue(evidence.items, settings.data.item_text, settings.model.vectors)
     erased, layout = read_erasures(evidence.erasures), RecordLayout.of(settings)
     letters = Letters.of(evidence.events_dead)
     others = [Letters.of(records).standing for records in evidence.other_dead]
@@ -118,7 +117,8 @@ def examine(
     # Compaction takes tombstones after a day.
     log = dataclasses.replace(log, erased=log.erased | erased.keys())
     clock.lap("changelog")
-    # After the changelog: so no profile can know an event that the ledger does not.
+    # Both after the changelog: so no profile can know an item or event that they do not.
+    catalogue = read_catalogue(evidence.items, settings.data.item_text, settings.model.vectors)
     ledger = keep_ledger(evidence.events, catalogue, settings, dead, erased)
     clock.lap("events")
     outputs = read_outputs(sent.over(evidence.recommendations), ledger, log, catalogue)
