@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -327,6 +327,27 @@ def test_what_is_produced_while_the_oracle_reads_may_be_applied_or_not(played: P
     assert played.report().faults() == []
     played.before = {0: end + 1}
     assert played.report().events_lost == 1
+
+
+def test_the_changelog_is_read_before_what_explains_it(played: Played) -> None:
+    """A profile may not know what comes later, and would seem to if that were read first."""
+    order: list[str] = []
+
+    def noted(name: str) -> Iterator[Raw]:
+        order.append(name)
+        yield from getattr(played, name)
+
+    evidence = Evidence(
+        noted("items"),
+        noted("events"),
+        noted("dead"),
+        noted("profiles"),
+        noted("recommendations"),
+        noted("releases"),
+    )
+    report = examine(evidence, played.settings, played.store, never_encode)
+    assert report.faults() == []
+    assert order.index("profiles") < min(order.index("items"), order.index("events"))
 
 
 def test_a_lost_changelog_record_is_a_lost_event(played: Played) -> None:
