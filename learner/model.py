@@ -18,16 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from profiles.head import (
-    GAP_FEATURES,
-    Floats,
-    Head,
-    HeadShape,
-    count_features,
-    newness,
-)
+from profiles.head import Floats, Head, HeadShape, count_features, newness
+from profiles.layers import GAP_FEATURES, VALUE_CLIP
 from profiles.modalities import Halves, places
-from profiles.updater import VALUE_CLIP
 
 LOG_GAP_SCALE = 20.0
 
@@ -91,7 +84,7 @@ class LinearRecurrence(torch.autograd.Function):
 
 
 def gap_features(gaps_s: Tensor) -> Tensor:
-    """As `profiles.head.gap_features`.  Shapes: (...) seconds or NaN -> (..., 4)."""
+    """As `profiles.layers.gap_features`.  Shapes: (...) seconds or NaN -> (..., 4)."""
     first = torch.isnan(gaps_s)
     gap = gaps_s.nan_to_num(0.0).clamp(min=0.0)
     features = torch.stack(
@@ -271,4 +264,4 @@ def from_head(
     )
 
 
-assert GAP_FEATURES == 4, "gap_features here and in profiles.head must agree"
+assert GAP_FEATURES == 4, "gap_features here and in profiles.layers must agree"

@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.compiled import compiled
 from profiles.head import Floats
 from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
 from profiles.said import step_vectors
 from profiles.scoring import unseen_ranks
 from profiles.space import Space
-from profiles.state import EVENT_DTYPE, SAID, Records, bloom_slots
+from profiles.state import EVENT_DTYPE, SAID, Records, bloom_slots, mark_seen
 from profiles.updater import Steps, advance_all
 
 BUCKETS = (1, 4, 16, 64, 256, 1024, 1 << 30)
@@ -282,7 +283,7 @@ def _advance_users(
         which, step = np.nonzero(np.arange(mask.shape[1])[None] < column[:, None])
         met = at[row[which], step]
         which, met = which[todo.item_rows[met] >= 0], met[todo.item_rows[met] >= 0]
-        _mark_seen(seen, which, todo.item_keys[met])
+        mark_seen(seen, which, bloom_slots(todo.item_keys[met], seen.shape[1]))
         ranks[where] = unseen_ranks(profiles, seen, todo.item_rows[where], space.known, space)
     last = mask.sum(axis=1) - 1
     everyone = np.arange(len(users))
@@ -304,16 +305,32 @@ def _remember(records: Records, todo: Batch, nth: npt.NDArray[np.int64]) -> None
     words = todo.item_rows < 0
     events["action"], events["value"] = todo.actions | np.where(words, SAID, 0), todo.values
     number = records["events"][users].astype(np.int64) + nth
-    # Where one slot is written twice, numpy keeps the later value: the later event.
-    records["history"][users, number % records["history"].shape[1]] = events
-    records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
+    fields = records.dtype.fields
+    assert fields is not None, "a record has fields"
+    whole = records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
+    for name, column in (("history", events), ("recent", todo.event_keys)):
+        entries = np.ascontiguousarray(column).view(np.uint8).reshape(len(users), column.itemsize)
+        _put_in_ring(whole, fields[name][1], records[name].shape[1], users, number, entries)
     met = np.flatnonzero(~words)
-    _mark_seen(records["seen"], users[met], todo.item_keys[met])
+    mark_seen(records["seen"], users[met], bloom_slots(todo.item_keys[met], records["seen"].shape[1]))
 
 
-def _mark_seen(seen: npt.NDArray[np.uint8], rows: Rows, item_keys: npt.NDArray[np.uint64]) -> None:
-    """Add items to filters, in place.  Shapes: seen (B, bytes), rows and item_keys (M,)."""
-    slots = bloom_slots(item_keys, seen.shape[1])
-    bits = slots.ravel()
-    where = (np.repeat(rows, slots.shape[1]), bits >> 3)
-    np.bitwise_or.at(seen, where, (1 << (bits & 7)).astype(np.uint8))
+@compiled("u1[:, ::1], i8, i8, i8[::1], i8[::1], u1[:, ::1]", writes="records")
+def _put_in_ring(
+    records: npt.NDArray[np.uint8],
+    begin: int,
+    size: int,
+    users: Rows,
+    number: npt.NDArray[np.int64],
+    entries: npt.NDArray[np.uint8],
+) -> None:
+    """Entry n of a user into slot n mod size of the ring that begins at a byte of her record.
+
+    Shapes: records (B, bytes), users and number (M,), entries (M, bytes of one); in their order, so
+    that of two for one slot the later stays.
+    """
+    width = entries.shape[1]
+    for at in range(len(users)):
+        start = begin + number[at] % size * width
+        for byte in range(width):
+            records[users[at], start + byte] = entries[at, byte]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from profiles.head import Floats, sigmoid
+from profiles.layers import Floats, sigmoid
 
 
 class Calibration(msgspec.Struct, frozen=True):

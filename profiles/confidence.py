@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats, sigmoid
+from profiles.layers import Floats, sigmoid
 
 
 class Confidence(msgspec.Struct, frozen=True):

@@ -19,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
+from profiles.layers import GAP_FEATURES, layer_norm, sigmoid
+from profiles.layers import Floats as Floats  # here is where everybody takes it from
 from profiles.modalities import Widths, places
-
-Floats = npt.NDArray[np.float32]
 
 MAX_WEIGHT = 1e4
 """No trained weight comes near; products of larger ones overflow float32."""
-GAP_FEATURES = 4
-"""log of the gap, and what is left after an hour, a day and thirty days (`gap_features`)."""
 COUNT_FEATURES = 3
 """How new an item is, how very new, and the log of its events (`count_features`)."""
 
@@ -178,53 +176,6 @@ class Head:
     def arrays(self) -> dict[str, Floats]:
         """Name to array, ready to be saved."""
         return {name: getattr(self, name) for name in self.shape.arrays()}
-
-
-def layer_norm(x: Floats, gain: Floats, bias: Floats) -> Floats:
-    """LayerNorm over the last axis, epsilon 1e-5.  Shapes: (..., D) -> (..., D), float32."""
-    # The ufunc itself: for a small round, numpy's `mean` costs more around it than it does.
-    total: Floats = np.add.reduce(x, axis=-1, keepdims=True)
-    centred = x - total / np.float32(x.shape[-1])
-    variance = np.einsum("...d,...d->...", centred, centred)[..., None] / np.float32(x.shape[-1])
-    # In place: a fresh array per operation takes 1.2 times as long.
-    centred /= np.sqrt(variance + np.float32(1e-5))
-    centred *= gain
-    centred += bias
-    return centred
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Logistic function, written with tanh so that no exponent overflows."""
-    out: Floats = np.float32(0.5) * x
-    np.tanh(out, out=out)
-    out += np.float32(1.0)
-    out *= np.float32(0.5)
-    return out
-
-
-def silu(x: Floats) -> Floats:
-    """x · sigmoid(x)."""
-    out = sigmoid(x)
-    out *= x
-    return out
-
-
-def gap_features(gap_s: npt.NDArray[np.float64]) -> Floats:
-    """What the model sees of the time since the user's previous event.
-
-    A first event has no gap: pass NaN, the features are then zero.
-    Shapes: gap_s (...) seconds -> (..., 4), each feature in [0, 1] (a gap of 15 years gives 1).
-
-    >>> gap_features(np.array([0.0, np.nan])).tolist()
-    [[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
-    """
-    gap = np.maximum(gap_s, 0.0)
-    out = np.empty((*gap.shape, GAP_FEATURES), dtype=np.float32)
-    out[..., 0] = np.minimum(np.log1p(gap) / 20.0, 1.0)
-    for at, scale_s in enumerate((3600.0, 86_400.0, 2_592_000.0), start=1):
-        out[..., at] = np.exp(gap / -scale_s)
-    out[np.isnan(gap)] = 0.0
-    return out
 
 
 def count_features(counts: Floats) -> Floats:

@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.compiled import compiled
 from profiles.head import Floats, Head
 from profiles.said import step_vectors
 from profiles.scoring import Ranked, flat_places
 from profiles.space import Space
 from profiles.state import Records, read_history
-from profiles.updater import Steps, top_gates, top_inputs, top_profile
+from profiles.updater import Steps, top_inputs, top_mix, top_profile
 
 WINDOW = 8
 LEAST_KEPT = np.float32(0.02)
@@ -67,17 +68,20 @@ def event_shares(
         history.values[:, -width:].take(order),
         history.gaps_s[:, -width:].take(order),
     )
-    moved = records["profile"][:, None] - _profiles_without(
-        space.head, records["state"][:, -1], steps, mask | said
+    without = _profiles_without(space.head, records["state"][:, -1], steps, mask | said)
+    named = np.zeros((users, k, count), np.intp)
+    shares = np.zeros((users, k, count), np.float32)
+    _share_out(
+        space.vectors,
+        np.ascontiguousarray(ranked.rows),
+        records["profile"].astype(np.float32),
+        without,
+        mask,
+        past,
+        named,
+        shares,
     )
-    # How much lower each item's score is without each event: (B, K, W).
-    falls = np.matmul(space.vectors[ranked.rows], moved.transpose(0, 2, 1))
-    falls *= mask[:, None]
-    np.maximum(falls, 0.0, out=falls)
-    falls /= np.maximum(falls.sum(axis=2, keepdims=True), 1e-9)
-    columns = np.argsort(-falls, axis=2, kind="stable")[:, :, :count]
-    named = past.take(columns + np.arange(users)[:, None, None] * width)
-    return named, falls.take(flat_places(columns, width))
+    return named, shares
 
 
 def _profiles_without(
@@ -85,21 +89,76 @@ def _profiles_without(
 ) -> Floats:
     """Each user's profile without each event.  Shapes: stored (B, D), mask (B, W) -> (B, W, D)."""
     x, gaps = top_inputs(head, steps, mask)
-    gate, candidate = top_gates(head, x, gaps)
-    gate *= mask[..., None]
-    kept = np.float32(1.0) - gate
-    after = np.ones_like(kept)
-    np.cumprod(kept[:, :0:-1], axis=1, out=after[:, -2::-1])
-    brought = after * gate
-    brought *= candidate
-    held = stored.astype(np.float32)[:, None]
-    without = held - np.cumsum(brought[:, ::-1], axis=1)[:, ::-1]
-    without *= gate
-    without /= np.maximum(kept, LEAST_KEPT)
-    without -= brought
-    without += held
+    without = np.empty_like(x)
+    _take_out(top_mix(head, x, gaps), stored.astype(np.float32), mask, without)
     # The last event's own vector is part of the profile: without it, the one before's is.
     inputs = np.repeat(x[:, -1:], x.shape[1], axis=1)
     one_before = mask[:, -2, None] * x[:, -2] if x.shape[1] > 1 else np.zeros_like(x[:, -1])
     inputs[:, -1] = one_before
     return top_profile(head, inputs, without)
+
+
+@compiled("f4[:, :, ::1], f4[:, ::1], b1[:, ::1], f4[:, :, ::1]", writes="without")
+def _take_out(mixed: Floats, held: Floats, mask: npt.NDArray[np.bool_], without: Floats) -> None:
+    """States without each event.  Shapes: mixed (B, W, 2 D), held (B, D) -> without (B, W, D)."""
+    users, width, dim = without.shape
+    after = np.empty(dim, np.float32)
+    brought_since = np.empty(dim, np.float32)
+    for user in range(users):
+        after[:] = 1.0
+        brought_since[:] = 0.0
+        for event in range(width - 1, -1, -1):
+            for d in range(dim):
+                without[user, event, d] = held[user, d]
+            if not mask[user, event]:
+                continue
+            for d in range(dim):
+                gate = mixed[user, event, d]
+                kept = np.float32(1.0) - gate
+                brought = after[d] * gate * mixed[user, event, dim + d]
+                brought_since[d] += brought
+                rest = held[user, d] - brought_since[d]
+                without[user, event, d] += rest * gate / max(kept, LEAST_KEPT) - brought
+                after[d] *= kept
+
+
+@compiled(
+    "f4[:, ::1], i8[:, ::1], f4[:, ::1], f4[:, :, ::1], b1[:, ::1], i8[:, ::1], i8[:, :, ::1], "
+    "f4[:, :, ::1]",
+    writes="named shares",
+    any_order=True,
+)
+def _share_out(
+    vectors: Floats,
+    ranked: Rows,
+    profile: Floats,
+    without: Floats,
+    mask: npt.NDArray[np.bool_],
+    past: Rows,
+    named: Rows,
+    shares: Floats,
+) -> None:
+    """How much lower each item's score is without each event, as shares of all that it falls."""
+    users, width, dim = without.shape
+    falls = np.empty(width, np.float32)
+    for user in range(users):
+        for place in range(ranked.shape[1]):
+            item = ranked[user, place]
+            if item < 0:
+                continue
+            total = np.float32(1e-9)
+            for event in range(width):
+                fall = np.float32(0.0)
+                if mask[user, event]:
+                    for d in range(dim):
+                        fall += vectors[item, d] * (profile[user, d] - without[user, event, d])
+                falls[event] = max(fall, np.float32(0.0))
+                total += falls[event]
+            for at in range(named.shape[2]):
+                best = 0
+                for event in range(1, width):
+                    if falls[event] > falls[best]:
+                        best = event
+                named[user, place, at] = past[user, best]
+                shares[user, place, at] = falls[best] / total
+                falls[best] = -1.0

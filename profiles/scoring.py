@@ -1,8 +1,7 @@
 """From profiles to ranked items: one matrix product and an exact top-k.
 
 score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
-profile and fades as events arrive.  The top-k is exact and cheap: at least k scores reach the k-th
-best maximum of a row's blocks, and few more do, so most of a row is only ever compared.
+profile and fades as events arrive.  The top-k is exact (`profiles.choosing`).
 
 A space with cells (`profiles.cells`, catalogues beyond `serving.exact_items`) ranks the rows that
 they propose instead of all: `candidates` is the one place that knows the difference.
@@ -19,12 +18,11 @@ import numpy.typing as npt
 
 from profiles.catalog import Rows
 from profiles.cells import Cells
+from profiles.choosing import choose_best, count_better
 from profiles.head import Floats
 from profiles.space import Space
 from profiles.state import Records, was_seen
 
-BLOCK = 16
-"""Columns reduced to a maximum before the exact choice."""
 SCORES_AT_ONCE = 1_300_000
 """Scores made together where they are not kept: more leave the processor's cache.  But a matrix
 product wants many rows: `LEAST_AT_ONCE` users in any case.
@@ -80,44 +78,34 @@ def flat_places(columns: Rows, width: int) -> Rows:
 
 
 def top_k(scores: Floats, k: int) -> Ranked:
-    """The k best of each row, best first, exact.  Shapes: (B, N) -> (B, min(k, N))."""
-    users, width = scores.shape
-    k = min(k, width)
-    if k == 0 or users == 0:
-        return Ranked(np.zeros((users, k), np.intp), np.zeros((users, k), np.float32))
-    everyone = np.arange(users)[:, None]
-    if -(-width // BLOCK) > 2 * k:
-        whole = width // BLOCK
-        # A block is every `whole`-th column: its maximum is then taken along rows of memory.
-        maxima = scores[:, : whole * BLOCK].reshape(users, BLOCK, whole).max(axis=1)
-        # So high at least is the k-th best score; little more than k reach that.
-        least = np.partition(maxima, whole - k, axis=1)[:, whole - k, None]
-        high = np.flatnonzero(scores >= least)
-        ends = np.searchsorted(high, np.arange(1, users + 1) * width)[:, None]
-        starts = np.concatenate([[[0]], ends[:-1]])
-        at = starts + np.arange((ends - starts).max())
-        real = at < ends
-        flat = high.take(np.where(real, at, 0))
-        columns = flat - everyone * width
-        # By one index into the flat array: numpy gathers seven times as fast as by two.
-        inner = np.where(real, scores.ravel().take(flat), -np.inf)
-    else:
-        columns = np.broadcast_to(np.arange(width), scores.shape)
-        inner = scores
-    if k < inner.shape[1]:
-        chosen = np.argpartition(inner, inner.shape[1] - k, axis=1)[:, inner.shape[1] - k :]
-        places = flat_places(chosen, inner.shape[1])
-        columns, inner = columns.take(places), inner.take(places)
-    # Equal scores are put in row order, so that the same state always gives the same list.
-    places = flat_places(np.lexsort((columns, -inner), axis=1), inner.shape[1])
-    return Ranked(columns.take(places), inner.take(places))
+    """The k best of each row, best first, exact; equal scores in row order, so that the same state
+    always gives the same list.  Shapes: (B, N) -> (B, min(k, N)), row -1 where the score is -inf.
+    """
+    return _best(scores, np.ones(scores.shape[1], np.bool_), min(k, scores.shape[1]))
 
 
 def exact(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
     """The k best allowed rows of all.  Shapes: query (B, D), allowed (N,) -> (B, min(k, N))."""
-    scores = score_all(query, space)
-    scores[:, ~allowed] = -np.inf
-    return top_k(scores, k)
+    return _best(score_all(query, space), allowed, min(k, len(allowed)))
+
+
+_NO_FILTERS = np.zeros((0, 0), np.uint8)
+_NO_SLOTS = np.zeros((0, 0), np.intp)
+
+
+def _best(
+    scores: Floats,
+    allowed: npt.NDArray[np.bool_],
+    k: int,
+    seen: npt.NDArray[np.uint8] = _NO_FILTERS,
+    slots: Rows = _NO_SLOTS,
+) -> Ranked:
+    """The k best allowed rows, with filters (B, bytes): of those that these do not name."""
+    rows = np.full((len(scores), k), -1, np.intp)
+    best = np.full((len(scores), k), -np.inf, np.float32)
+    if k:
+        choose_best(scores, allowed, seen, slots, len(seen) > 0, rows, best)
+    return Ranked(rows, best)
 
 
 def candidates(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
@@ -176,13 +164,9 @@ def best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
     """The k best of some rows.  Shapes: rows (M,) -> (B, k), padded."""
     scores = (query * space.head.score_scale[0]) @ space.vectors[rows].T
     scores += space.bias[rows]
-    best = top_k(scores, k)
-    gap = ((0, 0), (0, k - best.rows.shape[1]))
-    named = rows[best.rows] if len(rows) else best.rows
-    return Ranked(
-        np.pad(named, gap, constant_values=-1),
-        np.pad(best.scores, gap, constant_values=-np.inf),
-    )
+    best = _best(scores, np.ones(len(rows), np.bool_), k)
+    named = np.where(best.rows >= 0, rows.take(best.rows.clip(0)), -1) if len(rows) else best.rows
+    return Ranked(named, best.scores)
 
 
 def recommend(
@@ -194,17 +178,23 @@ def recommend(
 ) -> Ranked:
     """The k best allowed, unseen items for each user.
 
-    First a few more than k are ranked and the seen ones dropped; only users for whom too few are
-    left are ranked again over everything.
+    What cells propose is ranked generously and the seen ones are dropped; only users for whom too
+    few are left are ranked again over everything.
     Shapes: records (B,), allowed (N,) -> (B, k), padded with row -1 and score -inf.
     """
     query = queries(records, space)
+
+    def from_all(of: Rows | slice) -> Ranked:
+        seen = records["seen"][of] if exclude_seen else _NO_FILTERS
+        return _best(score_all(query[of], space), allowed, k, seen, space.slots)
+
+    if space.cells is None:
+        return from_all(slice(None))
     generous = candidates(query, space, allowed, min(2 * k + 4, len(allowed)))
     ranked = _drop(generous, records, space, k, exclude_seen)
     short = np.flatnonzero((ranked.rows < 0).any(axis=1))
     if len(short) and generous.rows.shape[1] < int((allowed & space.known).sum()):
-        everything = exact(query[short], space, allowed, len(allowed))
-        again = _drop(everything, records[short], space, k, exclude_seen)
+        again = from_all(short)
         ranked.rows[short], ranked.scores[short] = again.rows, again.scores
     return ranked
 
@@ -239,17 +229,12 @@ def unseen_ranks(
     Shapes: profiles (B, D), seen (B, bytes), targets (B,) rows -> (B,).
     """
     ranks = np.empty(len(targets), dtype=np.int64)
-    barred = np.flatnonzero(~allowed)
+    by_slot, starts = space.rows_by_first_slot()
     for part in _parts(len(targets), space):
         scores = score_all(profiles[part], space)
-        scores[:, barred] = -np.inf
-        everyone = np.arange(len(scores))
-        goal = scores[everyone, targets[part]]
-        better = scores >= goal[:, None]
-        better[seen_pairs(seen[part], space)] = False
-        better[everyone, targets[part]] = False
-        # Row by row: with an axis numpy adds up numbers, without one it counts bits.
-        ranks[part] = [np.count_nonzero(row) for row in better]
+        count_better(
+            scores, allowed, seen[part], space.slots, by_slot, starts, targets[part], ranks[part]
+        )
     return ranks
 
 
@@ -257,26 +242,3 @@ def _parts(users: int, space: Space) -> Iterator[slice]:
     """Users to be ranked together."""
     count = max(LEAST_AT_ONCE, SCORES_AT_ONCE // max(len(space.known), 1))
     return (slice(start, start + count) for start in range(0, users, count))
-
-
-def seen_pairs(seen: npt.NDArray[np.uint8], space: Space) -> tuple[Rows, Rows]:
-    """Every (user, item row) that the filters name as seen.
-
-    Looked up from the bits that a filter has set, not item by item: of 10k items, 14 times as fast
-    as `was_seen` for a user who saw 10 and as fast for one who saw 200.
-    Shapes: seen (B, bytes) -> two of (pairs,).
-    """
-    bits = np.unpackbits(seen, axis=1, bitorder="little")
-    # numpy finds what is set in a flat array of booleans twenty times as fast as in a matrix.
-    user, bit = np.divmod(np.flatnonzero(bits.view(np.bool_)), bits.shape[1])
-    by_bit, starts = space.rows_by_first_slot()
-    counts = starts[bit + 1] - starts[bit]
-    user = np.repeat(user, counts)
-    # Positions in `by_bit`: a run from starts[bit] for each set bit.
-    ends = np.cumsum(counts)
-    row = by_bit.take(np.arange(len(user)) + np.repeat(starts[bit] - (ends - counts), counts))
-    flat, width = bits.ravel(), bits.shape[1]
-    for slot in range(1, space.slots.shape[1]):
-        also = flat.take(user * width + space.slots[:, slot].take(row)).view(np.bool_)
-        user, row = user[also], row[also]
-    return user, row

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from profiles.compiled import compiled
 from profiles.config import Settings
 from profiles.errors import SealError, StoreCorruptError
 from profiles.sealing import is_sealed
@@ -287,11 +288,16 @@ def bloom_slots(item_keys: npt.NDArray[np.uint64], seen_bytes: int, hashes: int 
     return ((low[:, None] + steps * high[:, None]) % np.uint64(seen_bytes * 8)).astype(np.intp)
 
 
-def mark_seen(seen: npt.NDArray[np.uint8], slots: Rows) -> None:
-    """Add one item to each user's filter, in place.  Shapes: seen (B, bytes), slots (B, hashes)."""
-    rows = np.arange(len(seen))
-    for column in slots.T:
-        seen[rows, column >> 3] |= (1 << (column & 7)).astype(np.uint8)
+@compiled("u1[:, :], i8[::1], i8[:, ::1]", writes="seen")
+def mark_seen(seen: npt.NDArray[np.uint8], rows: Rows, slots: Rows) -> None:
+    """Add items to filters, in place.
+
+    Shapes: seen (B, bytes), rows (M,) of `seen`, slots (M, hashes) of `bloom_slots`.
+    """
+    for at in range(len(rows)):
+        for h in range(slots.shape[1]):
+            slot = slots[at, h]
+            seen[rows[at], slot >> 3] |= np.uint8(1 << (slot & 7))
 
 
 def was_seen(seen: npt.NDArray[np.uint8], slots: Rows) -> npt.NDArray[np.bool_]:

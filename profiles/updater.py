@@ -20,22 +20,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import (
+from profiles.head import Head, embed_items
+from profiles.layers import (
     GAP_FEATURES,
     Floats,
-    Head,
-    embed_items,
+    add_events,
+    add_in_place,
     gap_features,
+    gate_in_place,
     layer_norm,
-    sigmoid,
-    silu,
+    scan,
+    silu_in_place,
 )
 
 KNOWN_ITEM_EVENTS = 200.0
 """So many events stand behind the item that a declared interest is taken for: none asks for the
 unknown, and a new item's vector is longer than others (`learner.new_item_gain`)."""
-VALUE_CLIP = 10.0
-"""Event values are clipped to ±10 before the model sees them; raw ones stay in the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +61,25 @@ def start_state(head: Head, users: int) -> Floats:
 def _inputs(head: Head, steps: Steps) -> tuple[Floats, Floats]:
     """What an event brings: (x, gap features).  Shapes: -> (..., D), (..., 4)."""
     gaps = gap_features(steps.gaps_s)
-    values = np.clip(steps.values, -VALUE_CLIP, VALUE_CLIP)
-    x = _times(gaps, head.gap)
-    x += steps.items
-    x += head.action[steps.actions]
-    x += values[..., None] * head.value
+    x: Floats = head.action.take(steps.actions, axis=0)  # contiguous, as an index might not be
+    add_events(x, steps.items, gaps, head.gap, steps.values, head.value)
     return x, gaps
 
 
-def _gate_and_candidate(head: Head, layer: int, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
-    d = head.shape.dim
+def _mix(head: Head, layer: int, x: Floats, gaps: Floats) -> Floats:
+    """Gate and candidate of a block, side by side.  Shapes: (..., D) -> (..., 2 D)."""
     u = layer_norm(x, head.norm_gain[layer], head.norm_bias[layer])
     mixed = _times(u, head.mix_weight[layer])
-    mixed += head.mix_bias[layer]
-    gate = mixed[..., :d]
-    gate += _times(gaps, head.mix_gap[layer])
-    return sigmoid(gate), mixed[..., d:]
+    gate_in_place(mixed, head.mix_bias[layer], gaps, head.mix_gap[layer])
+    return mixed
 
 
 def _block_output(head: Head, layer: int, x: Floats, state: Floats) -> Floats:
     y = _times(state, head.out_weight[layer])
     y += x
-    u = layer_norm(y, head.ff_gain[layer], head.ff_bias[layer])
-    inner = _times(u, head.ff_in[layer])
-    inner += head.ff_in_bias[layer]
-    y += _times(silu(inner), head.ff_out[layer])
-    y += head.ff_out_bias[layer]
+    inner = _times(layer_norm(y, head.ff_gain[layer], head.ff_bias[layer]), head.ff_in[layer])
+    silu_in_place(inner, head.ff_in_bias[layer])
+    add_in_place(y, _times(inner, head.ff_out[layer]), head.ff_out_bias[layer])
     return y
 
 
@@ -109,13 +102,9 @@ def advance(head: Head, state: Floats, steps: Steps) -> tuple[Floats, Floats]:
 
 def _move(head: Head, state: Floats, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
     """What an event brings, through all blocks.  Shapes: x (B, D), gaps (B, 4); as `advance`."""
-    new_state = np.empty_like(state)
-    for layer in range(head.shape.layers):
-        gate, candidate = _gate_and_candidate(head, layer, x, gaps)
-        held = state[:, layer] + gate * (candidate - state[:, layer])
-        new_state[:, layer] = held
-        x = _block_output(head, layer, x, held)
-    return new_state, layer_norm(x, head.final_gain, head.final_bias)
+    one = np.ones((len(x), 1), np.bool_)
+    final, profiles = _move_all(head, state, x[:, None], gaps[:, None], one)
+    return final, profiles[:, 0]
 
 
 def advance_all(
@@ -127,13 +116,25 @@ def advance_all(
     Shapes: state (B, L, D), steps of shape (B, S), mask (B, S) -> state (B, L, D) after the last
     real event, profiles (B, S, D) after each event (undefined where masked), float32.
     """
-    x, gaps = _inputs(head, steps)
+    return _move_all(head, state, *_inputs(head, steps), mask)
+
+
+def _move_all(
+    head: Head, state: Floats, x: Floats, gaps: Floats, mask: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
     final = np.empty_like(state)
     for layer in range(head.shape.layers):
-        trail = _trail(head, layer, x, gaps, state[:, layer], mask)
-        final[:, layer] = trail[:, -1]
-        x = _block_output(head, layer, x, trail)
+        x, final[:, layer] = _through(head, layer, x, gaps, state[:, layer], mask)
     return final, layer_norm(x, head.final_gain, head.final_bias)
+
+
+def _through(
+    head: Head, layer: int, x: Floats, gaps: Floats, state: Floats, mask: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Sequences through one block.  Shapes: x (B, S, D), state (B, D) -> (B, S, D), (B, D)."""
+    held, trail = state.copy(), np.empty_like(x)
+    scan(_mix(head, layer, x, gaps), mask, held, trail)
+    return _block_output(head, layer, x, trail), held
 
 
 def advance_to_last(
@@ -148,40 +149,13 @@ def advance_to_last(
     final = np.empty_like(state)
     top = head.shape.layers - 1
     for layer in range(top):
-        trail = _trail(head, layer, x, gaps, state[:, layer], mask)
-        final[:, layer] = trail[:, -1]
-        x = _block_output(head, layer, x, trail)
-    gate, candidate = _gate_and_candidate(head, top, x, gaps)
-    gate *= mask[..., None]
-    held = state[:, top].copy()
-    for step in range(mask.shape[1]):
-        held += gate[:, step] * (candidate[:, step] - held)
+        x, final[:, layer] = _through(head, layer, x, gaps, state[:, layer], mask)
+    held, untold = state[:, top].copy(), np.empty((len(x), 0, x.shape[2]), np.float32)
+    scan(_mix(head, top, x, gaps), mask, held, untold)
     final[:, top] = held
     last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
     y = _block_output(head, top, x[np.arange(len(x)), last], held)
     return final, layer_norm(y, head.final_gain, head.final_bias)
-
-
-def _trail(
-    head: Head,
-    layer: int,
-    x: Floats,
-    gaps: Floats,
-    state: Floats,
-    mask: npt.NDArray[np.bool_],
-) -> Floats:
-    """A block's state after each event.  Shapes: x (B, S, D), state (B, D) -> (B, S, D)."""
-    gate, candidate = _gate_and_candidate(head, layer, x, gaps)
-    gate *= mask[..., None]
-    held = state
-    trail = np.empty_like(x)
-    for step in range(mask.shape[1]):
-        moved = trail[:, step]
-        np.subtract(candidate[:, step], held, out=moved)
-        moved *= gate[:, step]
-        moved += held
-        held = moved
-    return trail
 
 
 def profile_at_start(head: Head, users: int) -> Floats:
@@ -217,23 +191,18 @@ def top_inputs(head: Head, steps: Steps, mask: npt.NDArray[np.bool_]) -> tuple[F
     """
     x, gaps = _inputs(head, steps)
     for layer in range(head.shape.layers - 1):
-        gate, candidate = _gate_and_candidate(head, layer, x, gaps)
-        gate *= mask[..., None]
-        held = np.repeat(head.start[layer][None], len(x), axis=0)
-        trail = np.empty_like(x)
-        for step in range(x.shape[1]):
-            held = held + gate[:, step] * (candidate[:, step] - held)
-            trail[:, step] = held
-        x = _block_output(head, layer, x, trail)
+        empty = np.repeat(head.start[layer][None], len(x), axis=0)
+        x, _ = _through(head, layer, x, gaps, empty, mask)
     return x, gaps
 
 
-def top_gates(head: Head, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
-    """Gate and candidate of the topmost block: its new state is (1 - gate) h + gate · candidate.
+def top_mix(head: Head, x: Floats, gaps: Floats) -> Floats:
+    """Gate and candidate of the topmost block, side by side: its new state is
+    (1 - gate) h + gate · candidate.
 
-    Shapes: x (..., D), gaps (..., 4) -> two of (..., D).
+    Shapes: x (..., D), gaps (..., 4) -> (..., 2 D).
     """
-    return _gate_and_candidate(head, head.shape.layers - 1, x, gaps)
+    return _mix(head, head.shape.layers - 1, x, gaps)
 
 
 def top_profile(head: Head, x: Floats, state: Floats) -> Floats:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats, Head, HeadShape, layer_norm
+from profiles.head import Floats, Head, HeadShape
+from profiles.layers import layer_norm
 from profiles.state import (
     RecordLayout,
     Records,

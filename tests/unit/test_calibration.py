@@ -15,7 +15,7 @@ from learner.sampling import ActionWeights, Segment, to_sequence
 from profiles.answers import Recommendation
 from profiles.calibration import Calibration
 from profiles.evaluation import scores_before
-from profiles.head import sigmoid
+from profiles.layers import sigmoid
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import empty_records

@@ -7,7 +7,7 @@ import pytest
 
 from profiles.catalog import Catalog
 from profiles.cells import CELL_ROWS, Bools, Cells
-from profiles.head import Floats, layer_norm
+from profiles.layers import Floats, layer_norm
 from profiles.items import Item
 from profiles.scoring import FEW_ROWS, candidates, exact, recalled
 from profiles.space import Space

@@ -261,7 +261,7 @@ def test_the_filter_never_forgets_an_item(keys: list[int], seen_bytes: int) -> N
     slots = bloom_slots(np.array(keys, np.uint64), seen_bytes)
     seen = np.zeros((2, seen_bytes), np.uint8)
     for slot in slots:
-        mark_seen(seen[:1], slot[None])
+        mark_seen(seen, np.zeros(1, np.intp), slot[None])
     assert was_seen(seen, slots)[0].all()
     assert not was_seen(seen, slots)[1].any()
     np.testing.assert_array_equal(was_seen(seen, np.stack([slots, slots])), was_seen(seen, slots))
@@ -272,5 +272,5 @@ def test_of_a_hundred_seen_items_fewer_than_one_in_twenty_others_is_mistaken() -
     slots = bloom_slots(keys, seen_bytes=256)
     seen = np.zeros((1, 256), np.uint8)
     for slot in slots[:100]:
-        mark_seen(seen, slot[None])
+        mark_seen(seen, np.zeros(1, np.intp), slot[None])
     assert was_seen(seen, slots[100:]).mean() < 0.05

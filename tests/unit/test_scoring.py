@@ -74,7 +74,7 @@ def test_recommendations_are_the_best_of_what_is_allowed_and_unseen(
     allowed = chance.random(60) < allowed_share
     slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
     for user, row in np.argwhere(chance.random((3, 60)) < seen_share / 4):
-        mark_seen(records["seen"][user : user + 1], slots[row][None])
+        mark_seen(records["seen"], np.array([user]), slots[row][None])
 
     ranked = recommend(records, SPACE, allowed, k, exclude_seen=True)
 
@@ -93,7 +93,7 @@ def test_a_user_who_saw_nearly_everything_gets_what_is_left() -> None:
     slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
     order = np.argsort(-score_all(queries(records, SPACE), SPACE)[0])
     for row in order[:20]:  # more than the 2 k + 4 that are ranked at first
-        mark_seen(records["seen"][:1], slots[row][None])
+        mark_seen(records["seen"], np.zeros(1, np.intp), slots[row][None])
     ranked = recommend(records, SPACE, EVERYTHING, 3, exclude_seen=True)
     left = [row for row in order.tolist() if not was_seen(records["seen"][:1], slots)[0, row]]
     assert ranked.rows[0].tolist() == left[:3]
