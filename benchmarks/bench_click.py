@@ -48,7 +48,7 @@ from learner.round_types import Hooks, Parent, RoundData
 from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings, load_settings
-from profiles.head import Floats
+from profiles.layers import Floats
 
 LIKED_STARS = 4.0
 ASKED_FROM, CHOSEN_FROM = 0.9, 0.81

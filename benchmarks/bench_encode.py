@@ -32,7 +32,7 @@ from benchmarks.matmul_ceiling import matmul_ceiling
 from benchmarks.offline.interactions import load_interactions
 from benchmarks.plots import bars, figure
 from profiles.encoder import TextEncoder, base_directory
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.precision import is_bfloat16_fast
 from profiles.settings.learning import ModelSettings
 

@@ -31,7 +31,7 @@ from learner.trainer import train_round
 from profiles.config import Settings, load_settings
 from profiles.evaluation import UserSequence, profiles_before
 from profiles.exploration import Policy, explore
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.scoring import Ranked
 
 FIRST_SEED = 21

@@ -29,7 +29,7 @@ from benchmarks.continual.timeline import Timeline
 from benchmarks.harness import Result, load_average, report, say
 from benchmarks.offline.histories import Bools, Doubles, Ints
 from profiles.evaluation import UserSequence
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.release import Release
 from profiles.updater import Steps, advance, profile_at_start, start_state
 

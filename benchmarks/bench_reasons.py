@@ -26,7 +26,7 @@ from benchmarks.offline.histories import Ints
 from profiles.applying import Batch, apply_batch
 from profiles.catalog import Catalog, Rows
 from profiles.config import Settings
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.reasons import event_shares
 from profiles.release import Release
 from profiles.scoring import Ranked, recommend

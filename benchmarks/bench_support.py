@@ -52,7 +52,7 @@ from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings, load_settings
 from profiles.evaluation import profiles_before
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.wire import key64
 
 PEERS = PeerEnvironment(".venv-bench-support", "requirements-support-peers.txt")

@@ -34,7 +34,8 @@ from learner.round_types import Candidate
 from profiles.config import load_settings
 from profiles.evaluation import UserSequence, prequential
 from profiles.events import Event
-from profiles.head import Floats, embed_items
+from profiles.head import embed_items
+from profiles.layers import Floats
 from profiles.said import DEFAULT_MEMORY
 from profiles.settings.learning import ModelSettings
 from profiles.state import RecordLayout, empty_records

@@ -31,9 +31,10 @@ from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, base_sha256
 from profiles.errors import LearnerError, ReleaseError
-from profiles.head import Floats, Head, HeadShape, embed_items
+from profiles.head import Head, HeadShape, embed_items
 from profiles.item_text import item_text
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.manifest import FORMAT, Manifest, write_manifest
 from profiles.modalities import Halves, Modalities, places
 from profiles.registry import ReleaseStore

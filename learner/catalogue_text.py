@@ -15,7 +15,7 @@ from torch import Tensor
 from learner.augmentation import drop_words
 from learner.catalogue import Catalogue
 from learner.language import LanguageModel
-from profiles.head import Floats
+from profiles.layers import Floats
 
 Tick = Callable[[int, int], None]
 

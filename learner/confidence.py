@@ -25,7 +25,8 @@ from learner.evaluation import Model
 from profiles.calibration import Calibration
 from profiles.confidence import Confidence, evidence
 from profiles.evaluation import Bools, Ints, UserSequence, profiles_before
-from profiles.head import Floats, embed_items
+from profiles.head import embed_items
+from profiles.layers import Floats
 from profiles.updater import KNOWN_ITEM_EVENTS
 
 FIT_STEPS = 50

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from learner.catalogue import Catalogue
 from learner.sampling import ActionWeights, Segment, known_part, to_sequence
 from profiles.evaluation import Bools, Ints, Ranking, UserSequence, gains, prequential, summarise
-from profiles.head import Floats, Head, embed_items
+from profiles.head import Head, embed_items
+from profiles.layers import Floats
 from profiles.release import ItemTable
 
 COLD_COUNT = 2

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learner.sampling import Windows
-from profiles.head import Floats
+from profiles.layers import Floats
 
 ROUNDS = 20
 """Scaling one user down raises the shares of others; it settles within a few turns."""

@@ -28,7 +28,7 @@ from learner.team import Team
 from profiles.adapter import CONFIG, FULL, WEIGHTS, apply_adapter
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.precision import is_bfloat16_fast
 from profiles.settings.learning import ModelSettings
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from profiles.head import Floats, Head, HeadShape, count_features, newness
-from profiles.layers import GAP_FEATURES, VALUE_CLIP
+from profiles.head import Head, HeadShape, count_features, newness
+from profiles.layers import GAP_FEATURES, VALUE_CLIP, Floats
 from profiles.modalities import Halves, places
 
 LOG_GAP_SCALE = 20.0

@@ -28,7 +28,7 @@ from learner.catalogue import Catalogue
 from learner.round_types import NoisySteps
 from learner.sampling import Segment, Windows
 from profiles.errors import SettingsError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.manifest import Manifest, PrivacySpent
 from profiles.settings.learning import LearnerSettings
 

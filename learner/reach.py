@@ -22,7 +22,7 @@ import numpy.typing as npt
 from learner.evaluation import Exam, Model
 from learner.sampling import to_sequence
 from profiles.evaluation import Ints, profiles_before
-from profiles.head import Floats
+from profiles.layers import Floats
 
 BLOCK_USERS = 64
 K = 10

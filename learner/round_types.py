@@ -13,7 +13,8 @@ from learner.checkpoint import Seal, Unseal, as_it_is
 from learner.language import LanguageModel
 from learner.sampling import Segment
 from learner.team import Team
-from profiles.head import Floats, Head
+from profiles.head import Head
+from profiles.layers import Floats
 from profiles.release import ItemTable
 
 NoisySteps = tuple[float, float, int]

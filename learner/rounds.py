@@ -60,7 +60,7 @@ from learner.unknown_tokens import UNKNOWN_TOKENS
 from profiles.config import Settings
 from profiles.encoder import PROBE_TEXTS, TextEncoder
 from profiles.errors import LearnerError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.manifest import Manifest, PrivacySpent
 from profiles.registry import ReleaseStore
 from profiles.release import ItemTable, Release

@@ -22,7 +22,7 @@ import torch
 from learner.catalogue import Catalogue
 from learner.model import Batch
 from profiles.evaluation import Bools, Ints, UserSequence
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.release import Keys
 
 LOW_RATING = 2.0

@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 
 from learner.catalogue import Catalogue
 from learner.checkpoint import write_atomically
-from profiles.head import Floats
+from profiles.layers import Floats
 
 KEPT_RELEASES = 2
 

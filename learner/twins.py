@@ -7,7 +7,8 @@ import numpy as np
 from learner.catalogue import Catalogue
 from learner.model import HeadModel, from_head
 from learner.round_types import Parent
-from profiles.head import Floats, embed_items
+from profiles.head import embed_items
+from profiles.layers import Floats
 from profiles.release import ItemTable
 
 

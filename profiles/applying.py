@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.compiled import compiled
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
 from profiles.said import step_vectors
@@ -312,7 +312,8 @@ def _remember(records: Records, todo: Batch, nth: npt.NDArray[np.int64]) -> None
         entries = np.ascontiguousarray(column).view(np.uint8).reshape(len(users), column.itemsize)
         _put_in_ring(whole, fields[name][1], records[name].shape[1], users, number, entries)
     met = np.flatnonzero(~words)
-    mark_seen(records["seen"], users[met], bloom_slots(todo.item_keys[met], records["seen"].shape[1]))
+    seen = records["seen"]
+    mark_seen(seen, users[met], bloom_slots(todo.item_keys[met], seen.shape[1]))
 
 
 @compiled("u1[:, ::1], i8, i8, i8[::1], i8[::1], u1[:, ::1]", writes="records")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Rows
-from profiles.head import Floats
+from profiles.layers import Floats
 
 Bools = npt.NDArray[np.bool_]
 

@@ -18,7 +18,9 @@ BLOCK = 16
 """Scores that are only compared, in vector registers, where none is high enough."""
 
 
-@compiled("f4[:, ::1], b1[::1], u1[:, :], i8[:, ::1], b1, i8[:, ::1], f4[:, ::1]", writes="rows best")
+@compiled(
+    "f4[:, ::1], b1[::1], u1[:, :], i8[:, ::1], b1, i8[:, ::1], f4[:, ::1]", writes="rows best"
+)
 def choose_best(
     scores: Floats,
     allowed: npt.NDArray[np.bool_],
@@ -81,10 +83,10 @@ def count_better(
     targets: Rows,
     ranks: npt.NDArray[np.int64],
 ) -> None:
-    """How many allowed rows are at least as good as each user's target and not seen, without itself.
+    """How many allowed and unseen rows are at least as good as each user's target, without it.
 
-    All are counted, less what the filters name of them: that is looked up from the bits that a filter has set, not item by item: few items begin at any
-    bit.
+    All are counted, less what the filters name of them: that is looked up from the bits that a
+    filter has set, not item by item, since few items begin at any bit.
     Shapes: scores (B, N), allowed (N,), seen (B, bytes), slots (N, hashes), by_slot (N,) and starts
     (bits + 1,) of `Space.rows_by_first_slot`, targets and ranks (B,).
     """

@@ -1,8 +1,8 @@
 """Loops over arrays, compiled to machine code when they are first called.
 
 numpy makes a pass over memory, and a call of microseconds, for each operation.  A small round of
-events was little but such calls (docs/decisions/0061-compiled-loops.md).  A loop that numba compiles
-does the same in one pass and lets go of the interpreter lock meanwhile.
+events was little but such calls (docs/decisions/0061-compiled-loops.md).  A loop that numba
+compiles does the same in one pass and lets go of the interpreter lock meanwhile.
 
 Each loop is compiled once for one signature, so that nothing is compiled in the middle of service:
 `prepare` does it before a worker is ready.  The machine code is kept beside the source, else in the
@@ -43,7 +43,8 @@ def compiled(
             # Half a second: not for commands that compute nothing.
             import numba
 
-            types, _ = numba.core.sigutils.normalize_signature(f"void({signature})")
+            sigutils: Any = numba.core.sigutils
+            types, _ = sigutils.normalize_signature(f"void({signature})")
             names = loop.__code__.co_varnames
             frozen = [
                 kind

@@ -24,7 +24,7 @@ import numpy as np
 
 from profiles.adapter import apply_adapter
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.logs import get_logger
 from profiles.manifest import file_sha256
 from profiles.precision import is_bfloat16_fast, merged_in_bfloat16

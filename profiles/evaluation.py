@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats, Head
+from profiles.head import Head
+from profiles.layers import Floats
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 
 Ints = npt.NDArray[np.int64]

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
-from profiles.layers import GAP_FEATURES, layer_norm, sigmoid
-from profiles.layers import Floats as Floats  # here is where everybody takes it from
+from profiles.layers import GAP_FEATURES, Floats, layer_norm, sigmoid
 from profiles.modalities import Widths, places
 
 MAX_WEIGHT = 1e4

@@ -188,9 +188,7 @@ def _add(x: Floats, more: Floats, bias: Floats) -> None:
             x[row, d] += more[row, d] + bias[d]
 
 
-@compiled(
-    "f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], f4[::1]", writes="x"
-)
+@compiled("f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], f4[::1]", writes="x")
 def _add_events(
     x: Floats, items: Floats, gaps: Floats, gap: Floats, values: Floats, value: Floats
 ) -> None:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.compiled import compiled
-from profiles.head import Floats, Head
+from profiles.head import Head
+from profiles.layers import Floats
 from profiles.said import step_vectors
 from profiles.scoring import Ranked, flat_places
 from profiles.space import Space

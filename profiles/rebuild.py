@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from profiles.catalog import Catalog, Rows
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.said import step_vectors
 from profiles.space import Space
 from profiles.state import Records, read_history

@@ -27,7 +27,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from profiles.errors import ReleaseRefused
-from profiles.head import Floats, Head
+from profiles.head import Head
+from profiles.layers import Floats
 from profiles.manifest import (
     Manifest,
     check_plain,

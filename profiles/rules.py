@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from profiles.catalog import Catalog, Rows
 from profiles.errors import SettingsError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.scoring import Ranked
 from profiles.settings.base import FROZEN
 

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Keys, Rows
-from profiles.head import Floats, Head, embed_items
+from profiles.head import Head, embed_items
+from profiles.layers import Floats
 from profiles.state import SAID, Records
 from profiles.updater import KNOWN_ITEM_EVENTS
 from profiles.wire import key64

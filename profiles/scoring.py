@@ -19,7 +19,7 @@ import numpy.typing as npt
 from profiles.catalog import Rows
 from profiles.cells import Cells
 from profiles.choosing import choose_best, count_better
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.space import Space
 from profiles.state import Records, was_seen
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.cells import Cells
-from profiles.head import Floats, embed_items
+from profiles.head import embed_items
+from profiles.layers import Floats
 from profiles.release import Release
 from profiles.said import TextVectors
 from profiles.state import bloom_slots

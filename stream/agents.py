@@ -20,8 +20,8 @@ import numpy as np
 
 from profiles.answers import PREDICTION, Request, decode_request
 from profiles.errors import BadMessage, DriftlineError
-from profiles.head import Floats
 from profiles.items import decode_user
+from profiles.layers import Floats
 from profiles.space import Space
 from profiles.tracing import NO_SPAN
 from profiles.wire import check_size

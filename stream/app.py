@@ -25,6 +25,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from profiles.broker_access import security_options
+from profiles.compiled import prepare
 from profiles.config import Settings
 from profiles.endpoint import Endpoint
 from profiles.errors import DriftlineError
@@ -73,6 +74,7 @@ def run_worker(
     collect_seldom()
     keep_freed_memory()
     hear_of_closed_transports()
+    prepare()  # the language model's process takes longer to start than this does
     with instance_directory(settings.store.directory, instance) as directory:
         uvloop.run(_Process(settings, directory, language_model).run())
 

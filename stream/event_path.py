@@ -13,6 +13,7 @@ its changelog record and recommendation are sent again from the stored profile.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from profiles.answers import Request
 from profiles.applying import judge
 from profiles.catalog import Catalog, Rows
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rate_cap import RateCap
 from profiles.rules import Rules, Ruling
@@ -271,6 +272,6 @@ class EventPath:
             )
             messages += zip(mine.tolist(), map(Message, users, payloads), strict=True)
             self.tally.candidates(loaded.records[mine], arm.space)
-        for cause in causes:
-            self._metrics.recommendations.labels(cause.kind).inc()
+        for kind, count in Counter(cause.kind for cause in causes).items():
+            self._metrics.recommendations.labels(kind).inc(count)
         return messages

@@ -24,7 +24,7 @@ import numpy as np
 from profiles.config import Settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
 
 KEPT_ADAPTERS = 2

@@ -19,8 +19,8 @@ from profiles.answers import Reason, Recommendation, ScoredItem, output_id
 from profiles.catalog import Catalog, Rows
 from profiles.confidence import is_empty
 from profiles.exploration import Slates
-from profiles.head import Floats
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.reasons import event_shares
 from profiles.scoring import Ranked

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.space import Space
 from stream.catalogue_feed import ENCODE_BATCH

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.said import Tail, read_tail
 from profiles.space import Space

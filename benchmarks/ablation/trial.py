@@ -25,7 +25,7 @@ from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.evaluation import gains
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.release import Keys
 from profiles.wire import key64
 

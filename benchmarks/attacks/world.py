@@ -23,7 +23,7 @@ from learner.rounds import round_border, round_counts, split
 from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import LearnerSettings
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 from profiles.wire import key64

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.harness import ROOT, say
 from profiles.encoder import TextEncoder
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
 from profiles.wire import key64
 from stream.monitor.classes import SENTIMENTS, Rows

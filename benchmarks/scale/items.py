@@ -17,7 +17,8 @@ from benchmarks.harness import Result, say
 from benchmarks.scale.growth import exponent
 from benchmarks.scale.synthetic import random_head, vectors
 from profiles.cells import Cells
-from profiles.head import Floats, Head
+from profiles.head import Head
+from profiles.layers import Floats
 from profiles.scoring import candidates, exact
 from profiles.space import Space
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats, Head, HeadShape
-from profiles.layers import layer_norm
+from profiles.head import Head, HeadShape
+from profiles.layers import Floats, layer_norm
 from profiles.state import (
     RecordLayout,
     Records,
@@ -60,9 +60,7 @@ def profiles(
     )
     for slot in range(slots):
         filled = np.flatnonzero(held[:, slot])
-        some = seen[filled]
-        mark_seen(some, bits[filled, slot])
-        seen[filled] = some
+        mark_seen(seen, filled, bits[filled, slot])
     return records
 
 

@@ -18,7 +18,7 @@ from learner.confidence import fit_confidence
 from profiles.calibration import Calibration
 from profiles.confidence import Confidence, evidence
 from profiles.evaluation import Bools
-from profiles.head import Floats
+from profiles.layers import Floats
 
 AT = 5
 

@@ -24,7 +24,7 @@ from benchmarks.load import Events
 from benchmarks.reading import read_topic
 from benchmarks.swap.aftermath import open_space
 from profiles.catalog import Rows
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.scoring import score_all
 from profiles.space import Space
 from profiles.state import mark_seen, was_seen
@@ -143,7 +143,7 @@ def _scores(space: Space, items: Rows, ts: npt.NDArray[np.float64], action: int)
 def _called_seen(space: Space, items: Rows, seen_bytes: int) -> Rows:
     """Items that the filter of a user who saw these takes for seen."""
     each = np.zeros((len(items), seen_bytes), np.uint8)
-    mark_seen(each, space.slots[items])
+    mark_seen(each, np.arange(len(items)), space.slots[items])
     return np.flatnonzero(was_seen(np.bitwise_or.reduce(each)[None], space.slots)[0])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from profiles.head import Floats
+from profiles.layers import Floats
 
 
 def project(vectors: Floats) -> tuple[npt.NDArray[np.float64], float]:

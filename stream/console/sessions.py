@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.rebuild import rebuild
 from profiles.scoring import queries
 from profiles.space import Space

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.wire import key64
 
 Doubles = npt.NDArray[np.float64]

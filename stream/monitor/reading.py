@@ -16,7 +16,7 @@ import numpy as np
 from profiles.config import Settings
 from profiles.errors import ModelError, ReleaseRefused
 from profiles.expected import expected_by
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.logs import get_logger
 from profiles.registry import ReleaseStore
 from profiles.release import Release, check_probe, open_release

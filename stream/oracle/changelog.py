@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.fences import is_fence
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.state import RecordLayout, Records, decode_records
 from stream.oracle.ledger import Ints
 from stream.oracle.records import Raw

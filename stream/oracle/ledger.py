@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.config import Settings
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.wire import key64
 from stream.oracle.catalogue import Catalogue
 from stream.oracle.contract import judge_event

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
-from profiles.head import Floats, Head, embed_items
+from profiles.head import Head, embed_items
+from profiles.layers import Floats
 from profiles.manifest import Manifest, read_manifest
 from profiles.registry import ReleaseStore
 from profiles.release import Expected, Release, open_release

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profiles.evaluation import summarise
-from profiles.head import Floats
+from profiles.layers import Floats
 from stream.oracle.ledger import Ints, Ledger
 from stream.oracle.models import Model
 from stream.oracle.walking import Stretch, walk

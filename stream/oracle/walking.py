@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 from stream.oracle.ledger import Ints, Ledger
 from stream.oracle.models import Model

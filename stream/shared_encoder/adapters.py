@@ -22,7 +22,7 @@ from typing import Any
 from profiles.adapter import CONFIG, FULL, WEIGHTS
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
 
 Kind = tuple[str, str, int, str]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.logs import get_logger
 from stream.shared_encoder.wire import ANSWERS, Answer, Ask, framed, read_frame
 

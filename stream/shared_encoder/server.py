@@ -22,7 +22,7 @@ import numpy as np
 
 from profiles.config import Settings
 from profiles.errors import ModelError, SettingsError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.logs import get_logger
 from profiles.metrics import EncoderMetrics
 from profiles.settings.learning import ModelSettings

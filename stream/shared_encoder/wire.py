@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 
 MAX_FRAME = 64 * 2**20
 """Bytes.  256 texts of the longest kind are 5 MB; their vectors less."""

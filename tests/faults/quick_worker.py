@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import stream.language_model
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
 
 

@@ -23,8 +23,9 @@ from profiles.applying import Batch
 from profiles.catalog import Catalog
 from profiles.event_keys import event_keys
 from profiles.events import Event
-from profiles.head import Floats, Head, HeadShape
+from profiles.head import Head, HeadShape
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.manifest import FORMAT, Manifest
 from profiles.metrics import WorkerMetrics
 from profiles.release import Expected, ItemTable, Release, write_release

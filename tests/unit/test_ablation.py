@@ -11,8 +11,8 @@ from benchmarks.ablation.variants import VARIANTS, Variant
 from benchmarks.bench_ablation import row_of
 from benchmarks.offline.interactions import Interactions
 from profiles.config import load_settings
-from profiles.head import Floats
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.settings.learning import LearnerSettings, ModelSettings
 
 pytestmark = pytest.mark.unit

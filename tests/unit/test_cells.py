@@ -7,8 +7,8 @@ import pytest
 
 from profiles.catalog import Catalog
 from profiles.cells import CELL_ROWS, Bools, Cells
-from profiles.layers import Floats, layer_norm
 from profiles.items import Item
+from profiles.layers import Floats, layer_norm
 from profiles.scoring import FEW_ROWS, candidates, exact, recalled
 from profiles.space import Space
 from profiles.wire import key64

@@ -8,7 +8,7 @@ import pytest
 from profiles.catalog import Catalog
 from profiles.config import Settings
 from profiles.errors import ReleaseError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.notices import PolicyOrder, ReleaseNotice
 from profiles.rebuild import rebuild
 from profiles.release import Release

@@ -11,7 +11,7 @@ import torch
 import profiles.encoder
 from learner.language import LanguageModel
 from profiles.encoder import TextEncoder
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.packed_bert import PackedBert
 from profiles.precision import merged_in_bfloat16
 from profiles.settings.learning import ModelSettings

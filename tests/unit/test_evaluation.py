@@ -22,8 +22,9 @@ from learner.evaluation import (
 )
 from learner.sampling import ActionWeights, Segment
 from profiles.evaluation import UserSequence, prequential, summarise
-from profiles.head import Floats, Head, HeadShape
+from profiles.head import Head, HeadShape
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.manifest import MAX_MANIFEST_BYTES
 from profiles.release import ItemTable
 from profiles.updater import Steps, advance, profile_at_start, start_state

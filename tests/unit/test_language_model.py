@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
 from stream.language_model import ChildModel
 

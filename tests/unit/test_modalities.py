@@ -20,8 +20,9 @@ from profiles.catalog import Catalog
 from profiles.config import load_settings
 from profiles.errors import BadMessage, ReleaseRefused
 from profiles.expected import expected_by
-from profiles.head import Floats, HeadShape, embed_items
+from profiles.head import HeadShape, embed_items
 from profiles.items import Item, decode_item
+from profiles.layers import Floats
 from profiles.manifest import Manifest
 from profiles.modalities import Modalities, content_key
 from profiles.release import Release, open_release

@@ -9,7 +9,8 @@ from learner.model import Batch, HeadModel, from_head
 from learner.objectives import Objective
 from learner.sampling import Verdict
 from learner.stepping import batch_loss
-from profiles.head import Floats, embed_items
+from profiles.head import embed_items
+from profiles.layers import Floats
 from profiles.settings.learning import LearnerSettings
 from profiles.updater import (
     KNOWN_ITEM_EVENTS,

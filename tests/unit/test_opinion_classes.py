@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ModelError
-from profiles.head import Floats
+from profiles.layers import Floats
 from stream.monitor.classes import (
     SENTIMENTS,
     Examples,

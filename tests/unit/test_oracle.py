@@ -19,7 +19,7 @@ from profiles.catalog import Catalog
 from profiles.config import Settings, load_settings
 from profiles.evaluation import UserSequence, prequential, summarise
 from profiles.events import Event
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore

@@ -11,7 +11,7 @@ from benchmarks.bench_continual import Plan
 from benchmarks.bench_reasons import judge
 from profiles.applying import apply_batch
 from profiles.catalog import Catalog
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.reasons import WINDOW, event_shares
 from profiles.scoring import Ranked, recommend
 from profiles.space import Space

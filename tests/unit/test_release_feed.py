@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from profiles.catalog import Catalog
 from profiles.errors import ModelError
-from profiles.head import Floats
 from profiles.items import Item
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.notices import ReleaseNotice
 from profiles.registry import ReleaseStore

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.model import Batch, LinearRecurrence, from_head
-from profiles.head import Floats, Head, HeadShape, embed_items
+from profiles.head import Head, HeadShape, embed_items
+from profiles.layers import Floats
 from profiles.updater import (
     Steps,
     advance,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from profiles.answers import Request
 from profiles.errors import BadMessage
 from profiles.events import Event, Saying, decode_event
-from profiles.head import Floats
+from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.said import TextMemory, read_tail, text_key
 from profiles.settings.serving import ServingSettings
