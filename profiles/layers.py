@@ -26,10 +26,12 @@ _MOST = np.float32(126.0)
 _BIAS = np.int32(127)
 _MANTISSA_BITS = np.int32(23)
 _ONE = np.float32(1.0)
-# 2^r on [0, 1): the polynomial of degree 5 through its Chebyshev points, error 1e-7 of the value.
-_P5, _P4, _P3, _P2, _P1, _P0 = (
+# 2^r = 1 + r · q(r) on [0, 1): q goes through its Chebyshev points, and 2^0 is exactly 1.
+_P5, _P4, _P3, _P2, _P1 = (
     np.float32(c)
-    for c in np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0.0, 1.0])
+    for c in np.polynomial.Chebyshev.interpolate(
+        lambda r: np.expm1(r * np.log(2.0)) / r, 4, domain=[0.0, 1.0]
+    )
     .convert(kind=np.polynomial.Polynomial)
     .coef[::-1]
 )
@@ -45,8 +47,9 @@ def layer_norm(x: Floats, gain: Floats, bias: Floats) -> Floats:
 def sigmoid(x: Floats) -> Floats:
     """Logistic function.  Shapes: any -> the same, float32, within 1e-6 of the exact value."""
     out: Floats = np.array(x, np.float32, order="C", ndmin=1)
-    width = out.shape[-1]
-    _logistic(_view(out), np.zeros(width, np.float32), width, False)
+    if out.size:
+        width = out.shape[-1]
+        _logistic(_view(out), np.zeros(width, np.float32), width, False)
     return out.reshape(np.shape(x))
 
 
@@ -149,7 +152,7 @@ def _logistic(x: Floats, bias: Floats, columns: int, times_input: bool) -> None:
             powers[d] = (np.int32(whole) + _BIAS) << _MANTISSA_BITS
         for d in range(columns):
             r = fractions[d]
-            p = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _P0
+            p = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _ONE
             chance = _ONE / (_ONE + p * scales[d])
             x[row, d] = x[row, d] * chance if times_input else chance
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from profiles.catalog import Catalog
 from profiles.choosing import BLOCK
-from profiles.scoring import queries, recommend, score_all, top_k
+from profiles.scoring import queries, recommend, score_all, top_k, unseen_ranks
 from profiles.space import Space
 from profiles.state import Records, bloom_slots, empty_records, mark_seen, was_seen
 from tests.unit.builders import (
@@ -82,6 +82,28 @@ def test_recommendations_are_the_best_of_what_is_allowed_and_unseen(
         best = sorted(open_rows, key=lambda row: -scores[user, row])[:k]
         assert ranked.rows[user].tolist() == best + [-1] * (k - len(best))
         assert np.isneginf(ranked.scores[user, len(best) :]).all()
+
+
+@given(st.integers(0, 99), st.floats(0, 1), st.floats(0, 1))
+def test_a_rank_counts_what_is_allowed_unseen_and_as_good(
+    seed: int, seen_share: float, allowed_share: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    records = make_records(4, seed)
+    allowed = chance.random(60) < allowed_share
+    slots = bloom_slots(CATALOG.keys, LAYOUT.seen_bytes)
+    for user, row in np.argwhere(chance.random((4, 60)) < seen_share / 4):
+        mark_seen(records["seen"], np.array([user]), slots[row][None])
+    targets = chance.integers(60, size=4)
+    profiles = records["profile"].astype(np.float32)
+
+    ranks = unseen_ranks(profiles, records["seen"], targets, allowed, SPACE)
+
+    scores, seen = score_all(profiles, SPACE), was_seen(records["seen"], slots)
+    for user, target in enumerate(targets.tolist()):
+        goal = scores[user, target] if allowed[target] else -np.inf
+        others = allowed & ~seen[user] & (np.arange(60) != target)
+        assert ranks[user] == np.count_nonzero(others & (scores[user] >= goal))
 
 
 def test_a_user_who_saw_nearly_everything_gets_what_is_left() -> None:
