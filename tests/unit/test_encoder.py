@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import profiles.encoder
 from learner.language import LanguageModel
 from profiles.encoder import TextEncoder
 from profiles.layers import Floats
-from profiles.packed_bert import PackedBert
+from profiles.packed_bert import FUSED_FROM, PackedBert
 from profiles.precision import merged_in_bfloat16
 from profiles.settings.learning import ModelSettings
 
 pytestmark = pytest.mark.unit
 
 TEXTS = ["tale number 1", "a", "", "song number 12 of a long, long tale", "tale number 1", "song"]
+TEXTS.append("song tale " * 20)  # read by torch's fused attention
 
 
 @pytest.fixture
@@ -47,6 +49,8 @@ def perturbed(settings: ModelSettings) -> LanguageModel:
 
 
 def test_packed_texts_read_as_transformers_reads_padded_ones(settings: ModelSettings) -> None:
+    lengths = [len(row) for row in AutoTokenizer.from_pretrained(settings.base)(TEXTS)["input_ids"]]
+    assert min(lengths) < FUSED_FROM <= max(lengths)
     encoder = TextEncoder.load(settings)
 
     assert PackedBert.of(encoder.model) is not None
