@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_both_have_the_same_sections() -> None:
 def test_whatever_the_end_of_one_leads_to_the_other_leads_to_as_well() -> None:
     further, weiter = ENGLISH.rpartition("## Read on")[2], CHINESE.rpartition("## ")[2]
     assert links(further) == links(weiter)
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_quality_stands_there_as_it_was_measured(page: str) -> None:
+    """Over the best peer on all events: the mean and what it lies between."""
+    text = (ROOT / page).read_text("utf-8")
+    found = json.loads((ROOT / "benchmarks/results/quality.json").read_text("utf-8"))
+    ratios = [bar for bar in found["bars"] if bar["slice"] == "all" and "/" in bar["what"]]
+    assert len(ratios) == 3
+    for bar in ratios:
+        mean, low, high = (f"{bar[name]:.2f}" for name in ("mean", "low", "high"))
+        precise = tuple(f"{bar[name]:.3f}" for name in ("mean", "low", "high"))
+        told = re.sub(r"\s+", " ", text)
+        assert f"{mean} ({low} to {high})" in told or "{} ({} to {})".format(*precise) in told
 
 
 @BOTH
