@@ -23,9 +23,10 @@ from benchmarks.bench_continual import Plan
 from benchmarks.continual.timeline import Timeline
 from benchmarks.harness import Result, load_average, report, say
 from benchmarks.offline.histories import Ints
-from profiles.applying import Batch, apply_batch
+from profiles.applying import apply_batch
 from profiles.catalog import Catalog, Rows
 from profiles.config import Settings
+from profiles.judging import Batch
 from profiles.layers import Floats
 from profiles.reasons import event_shares
 from profiles.release import Release

@@ -77,35 +77,32 @@ def flat_places(columns: Rows, width: int) -> Rows:
     return places
 
 
-def top_k(scores: Floats, k: int) -> Ranked:
-    """The k best of each row, best first, exact; equal scores in row order, so that the same state
-    always gives the same list.  Shapes: (B, N) -> (B, min(k, N)), row -1 where the score is -inf.
-    """
-    return _best(scores, np.ones(scores.shape[1], np.bool_), min(k, scores.shape[1]))
-
-
-def exact(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
-    """The k best allowed rows of all.  Shapes: query (B, D), allowed (N,) -> (B, min(k, N))."""
-    return _best(score_all(query, space), allowed, min(k, len(allowed)))
-
-
 _NO_FILTERS = np.zeros((0, 0), np.uint8)
 _NO_SLOTS = np.zeros((0, 0), np.intp)
 
 
-def _best(
+def top_k(
     scores: Floats,
     allowed: npt.NDArray[np.bool_],
     k: int,
     seen: npt.NDArray[np.uint8] = _NO_FILTERS,
     slots: Rows = _NO_SLOTS,
 ) -> Ranked:
-    """The k best allowed rows, with filters (B, bytes): of those that these do not name."""
+    """The k best allowed rows, best first, exact; of those that the users' filters do not name,
+    where these are given.  Equal scores stand in row order: the same state gives the same list.
+
+    Shapes: scores (B, N), allowed (N,), seen (B, bytes), slots (N, hashes) -> (B, k), padded.
+    """
     rows = np.full((len(scores), k), -1, np.intp)
     best = np.full((len(scores), k), -np.inf, np.float32)
     if k:
         choose_best(scores, allowed, seen, slots, len(seen) > 0, rows, best)
     return Ranked(rows, best)
+
+
+def exact(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
+    """The k best allowed rows of all.  Shapes: query (B, D), allowed (N,) -> (B, min(k, N))."""
+    return top_k(score_all(query, space), allowed, min(k, len(allowed)))
 
 
 def candidates(query: Floats, space: Space, allowed: npt.NDArray[np.bool_], k: int) -> Ranked:
@@ -164,7 +161,7 @@ def best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
     """The k best of some rows.  Shapes: rows (M,) -> (B, k), padded."""
     scores = (query * space.head.score_scale[0]) @ space.vectors[rows].T
     scores += space.bias[rows]
-    best = _best(scores, np.ones(len(rows), np.bool_), k)
+    best = top_k(scores, np.ones(len(rows), np.bool_), k)
     named = np.where(best.rows >= 0, rows.take(best.rows.clip(0)), -1) if len(rows) else best.rows
     return Ranked(named, best.scores)
 
@@ -186,7 +183,7 @@ def recommend(
 
     def from_all(of: Rows | slice) -> Ranked:
         seen = records["seen"][of] if exclude_seen else _NO_FILTERS
-        return _best(score_all(query[of], space), allowed, k, seen, space.slots)
+        return top_k(score_all(query[of], space), allowed, k, seen, space.slots)
 
     if space.cells is None:
         return from_all(slice(None))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiles.applying import Applied, Batch, apply_batch
+from profiles.applying import Applied, apply_batch
 from profiles.catalog import Catalog, Rows
+from profiles.judging import Batch
 from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
 from profiles.rollout import in_canary

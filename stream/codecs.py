@@ -19,11 +19,11 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from profiles.applying import Batch
 from profiles.catalog import Catalog, Rows
 from profiles.errors import BadMessage
 from profiles.event_keys import event_keys
 from profiles.events import Event, check_action, check_event, check_said, parse_event
+from profiles.judging import Batch
 from profiles.said import TextMemory, text_key
 from profiles.wire import MAX_VALUE, check_key, check_size
 from stream.chunks import Parsed

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from profiles.answers import Request
-from profiles.applying import judge
 from profiles.catalog import Catalog, Rows
+from profiles.judging import judge
 from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rate_cap import RateCap

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from profiles.applying import Applied, Batch
+from profiles.applying import Applied
 from profiles.catalog import Catalog
+from profiles.judging import Batch
 from profiles.metrics import WorkerMetrics
 from profiles.rollout import OutcomeSums
 from profiles.scoring import queries, recalled

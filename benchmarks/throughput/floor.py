@@ -18,10 +18,11 @@ from aiokafka.structs import ConsumerRecord
 
 from benchmarks.deployment import synthetic_items
 from benchmarks.load import synthetic_events
-from profiles.applying import Batch, apply_batch
+from profiles.applying import apply_batch
 from profiles.catalog import Catalog
 from profiles.config import load_settings
 from profiles.expected import expected_by
+from profiles.judging import Batch
 from profiles.release import open_release
 from profiles.space import Space
 from profiles.state import RecordLayout, Records, decode_records, empty_records, encode_records

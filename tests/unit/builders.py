@@ -19,12 +19,12 @@ from aiokafka.structs import ConsumerRecord
 from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
-from profiles.applying import Batch
 from profiles.catalog import Catalog
 from profiles.event_keys import event_keys
 from profiles.events import Event
 from profiles.head import Head, HeadShape
 from profiles.items import Item
+from profiles.judging import Batch
 from profiles.layers import Floats
 from profiles.manifest import FORMAT, Manifest
 from profiles.metrics import WorkerMetrics

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from profiles.applying import judge
 from profiles.events import Event
+from profiles.judging import judge
 from profiles.metrics import WorkerMetrics
 from profiles.rate_cap import MINUTE_US, RateCap
 from profiles.settings.serving import ServingSettings

@@ -48,7 +48,7 @@ def test_top_k_is_what_sorting_gives(
     if many_ties:
         scores = np.round(scores)
     scores[chance.random(scores.shape) < 0.3] = -np.inf
-    ranked = top_k(scores, k)
+    ranked = top_k(scores, np.ones(width, np.bool_), min(k, width))
 
     expected = -np.sort(-scores, axis=1)[:, :k]
     np.testing.assert_array_equal(ranked.scores, expected)
@@ -57,7 +57,7 @@ def test_top_k_is_what_sorting_gives(
 
 
 def test_equal_scores_stand_in_the_order_of_their_rows() -> None:
-    ranked = top_k(np.zeros((1, 7), np.float32), 7)
+    ranked = top_k(np.zeros((1, 7), np.float32), np.ones(7, np.bool_), 7)
     assert ranked.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
 
 
