@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
-from profiles.compiled import compiled
 from profiles.judging import Batch, judge
 from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
@@ -160,33 +159,9 @@ def _remember(records: Records, todo: Batch, nth: npt.NDArray[np.int64]) -> None
     words = todo.item_rows < 0
     events["action"], events["value"] = todo.actions | np.where(words, SAID, 0), todo.values
     number = records["events"][users].astype(np.int64) + nth
-    fields = records.dtype.fields
-    assert fields is not None, "a record has fields"
-    whole = records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
-    for name, column in (("history", events), ("recent", todo.event_keys)):
-        entries = np.ascontiguousarray(column).view(np.uint8).reshape(len(users), column.itemsize)
-        _put_in_ring(whole, fields[name][1], records[name].shape[1], users, number, entries)
+    # Where one slot is written twice, numpy keeps the later value: the later event.
+    records["history"][users, number % records["history"].shape[1]] = events
+    records["recent"][users, number % records["recent"].shape[1]] = todo.event_keys
     met = np.flatnonzero(~words)
     seen = records["seen"]
     mark_seen(seen, users[met], bloom_slots(todo.item_keys[met], seen.shape[1]))
-
-
-@compiled("u1[:, ::1], i8, i8, i8[::1], i8[::1], u1[:, ::1]", writes="records")
-def _put_in_ring(
-    records: npt.NDArray[np.uint8],
-    begin: int,
-    size: int,
-    users: Rows,
-    number: npt.NDArray[np.int64],
-    entries: npt.NDArray[np.uint8],
-) -> None:
-    """Entry n of a user into slot n mod size of the ring that begins at a byte of her record.
-
-    Shapes: records (B, bytes), users and number (M,), entries (M, bytes of one); in their order, so
-    that of two for one slot the later stays.
-    """
-    width = entries.shape[1]
-    for at in range(len(users)):
-        start = begin + number[at] % size * width
-        for byte in range(width):
-            records[users[at], start + byte] = entries[at, byte]
