@@ -21,11 +21,11 @@ import torch
 
 from learner.catalogue import Catalogue
 from learner.model import Batch
-from profiles.evaluation import Bools, Ints, UserSequence
+from profiles.evaluation import Ints, UserSequence
 from profiles.layers import Floats
+from profiles.positive import Bools, is_low_rating, target_weights
 from profiles.release import Keys
 
-LOW_RATING = 2.0
 BUCKET_BATCHES = 16
 """Batches whose windows are sorted by length together: less padding, still well shuffled."""
 
@@ -78,29 +78,6 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-
-def target_weights(
-    weights_by_action: Floats, rate_action: int, actions: Ints, values: Floats
-) -> Floats:
-    """How much each event counts as something to predict.
-
-    `weights_by_action` (A,) are the settings' weights; `rate_action` is the index of "rate", or
-    -1.  Shapes: actions (n,), values (n,) -> (n,), float32, never negative.
-
-    >>> target_weights(np.array([1.0, -1.0], np.float32), 0, np.array([0, 0, 1]),
-    ...                np.array([5.0, 2.0, 0.0], np.float32)).tolist()
-    [1.0, 0.0, 0.0]
-    """
-    weights = np.maximum(weights_by_action, 0.0)[actions]
-    low = is_low_rating(rate_action, actions, values)
-    return np.where(low, 0.0, weights).astype(np.float32)
-
-
-def is_low_rating(rate_action: int, actions: Ints, values: Floats) -> Bools:
-    """Ratings that are a dislike.  Shapes: (n,) -> (n,)."""
-    low: Bools = (actions == rate_action) & (values > 0) & (values <= LOW_RATING)
-    return low
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,12 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One recommended item.
 
+    `score` is what the release alone gives it; a list is in the order of that and of what the
+    present trend adds (`serving.trend_weight`), so that it need not fall from item to item.
     Where serving explores, `propensity` is the probability with which the policy put the item in
     its slot, given the slots above.  Where it explores or rules order the list, `rank` is the place
-    that the score alone would give the item, 0 for the best.  `probability`, where the release is
-    calibrated: that an act on the item would be a positive one.
+    that score and trend alone would give the item, 0 for the best.  `probability`, where the
+    release is calibrated: that an act on the item would be a positive one.
     """
 
     item_id: str

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from profiles.head import Head
 from profiles.layers import Floats
+from profiles.trend import TrendLog
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 
 Ints = npt.NDArray[np.int64]
@@ -102,6 +103,14 @@ def rank_loss(ranks: Ints, items: int) -> npt.NDArray[np.float64]:
     return np.minimum(losses, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Lifts:
+    """A trend's log, and where in it the events of each sequence stand: one array (n,) each."""
+
+    log: TrendLog
+    places: Sequence[Ints]
+
+
 def prequential(
     head: Head,
     vectors: Floats,
@@ -111,6 +120,7 @@ def prequential(
     *,
     exclude_seen: bool = True,
     block_users: int = 64,
+    lifts: Lifts | None = None,
 ) -> list[Ints]:
     """Rank of every evaluated event's item just before the event was applied.
 
@@ -121,6 +131,7 @@ def prequential(
         evaluate: which events to rank, one mask (n,) per sequence; the others only move profiles.
         exclude_seen: leave items out that the user had before, as serving does.  An event that
             repeats such an item cannot be recommended, so it stays unranked.
+        lifts: lift scores by what the stream had turned to before, as serving does.
     Returns: one array (n,) per sequence: 1 is best, `UNRANKED` where not evaluated.  Ties, and
         scores that are not numbers, count against the target.
     Cost: O(events · D²) to update, O(evaluated · N · D) to rank; memory bounded by `block_users`
@@ -131,7 +142,7 @@ def prequential(
     for start in range(0, len(order), block_users):
         block = [user for user in order[start : start + block_users] if evaluate[user].any()]
         if block:
-            _rank_block(head, vectors, bias, sequences, evaluate, exclude_seen, block, ranks)
+            _rank_block(head, vectors, bias, sequences, evaluate, exclude_seen, block, ranks, lifts)
     return ranks
 
 
@@ -171,6 +182,7 @@ def _rank_block(
     exclude_seen: bool,
     block: Sequence[int],
     ranks: list[Ints],
+    lifts: Lifts | None = None,
 ) -> None:
     kept = [np.flatnonzero(sequences[user].known()) for user in block]
     profiles = profiles_before(head, vectors, [sequences[u] for u in block], kept)
@@ -181,11 +193,16 @@ def _rank_block(
         first_time[np.unique(items, return_index=True)[1]] = True
         wanted = evaluate[user][kept[row]] & (first_time | (not exclude_seen))
         pairs += [(row, int(p), int(kept[row][p])) for p in np.flatnonzero(wanted)]
+    if lifts is not None:
+        pairs.sort(key=lambda pair: lifts.places[block[pair[0]]][pair[2]])
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         chunk = pairs[start : start + PAIRS_AT_ONCE]
         rows = np.array([pair[0] for pair in chunk])
         places = np.array([pair[1] for pair in chunk])
         scores = profiles[rows, places] @ vectors.T * head.score_scale[0] + bias
+        if lifts is not None:
+            stands = np.array([lifts.places[block[r]][position] for r, _, position in chunk])
+            scores += lifts.log.before(stands)
         target_items = np.array([sequences[block[r]].items[p] for r, _, p in chunk])
         targets = scores[np.arange(len(chunk)), target_items].copy()
         if exclude_seen:

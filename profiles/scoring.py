@@ -1,7 +1,8 @@
 """From profiles to ranked items: one matrix product and an exact top-k.
 
 score(user, item) = scale · profile · item + bias(item); a declared interest is added to the
-profile and fades as events arrive.  The top-k is exact (`profiles.choosing`).
+profile and fades as events arrive.  What is ranked is that score and the lift of the present trend
+(`profiles.trend`); `plain` takes the lift off again.  The top-k is exact (`profiles.choosing`).
 
 A space with cells (`profiles.cells`, catalogues beyond `serving.exact_items`) ranks the rows that
 they propose instead of all: `candidates` is the one place that knows the difference.
@@ -57,7 +58,10 @@ def queries(records: Records, space: Space) -> Floats:
 
 
 def score_all(query: Floats, space: Space) -> Floats:
-    """Scores of every catalogue row; rows without a vector get -inf.  Shapes: (B, D) -> (B, N)."""
+    """Lifted scores of every catalogue row; rows without a vector get -inf.
+
+    Shapes: (B, D) -> (B, N).
+    """
     scaled = np.ones((len(query), query.shape[1] + 1), np.float32)  # the last is for the bias
     np.multiply(query, space.head.score_scale[0], out=scaled[:, :-1])
     scores: Floats = scaled @ space.columns
@@ -131,7 +135,7 @@ def _proposed(
 ) -> Ranked:
     found = cells.search(query, allowed, k)
     near = (query * space.head.score_scale[0])[:, None, :] @ space.vectors[found.rows].mT
-    near = np.where(found.rows >= 0, near[:, 0] + space.bias[found.rows], -np.inf)
+    near = np.where(found.rows >= 0, near[:, 0] + space.lifted_bias[found.rows], -np.inf)
     tail = cells.tail(space.known)
     later = best_of(query, space, tail[allowed[tail]], k)
     rows = np.concatenate([found.rows, later.rows], axis=1)
@@ -160,10 +164,24 @@ def recalled(
 def best_of(query: Floats, space: Space, rows: Rows, k: int) -> Ranked:
     """The k best of some rows.  Shapes: rows (M,) -> (B, k), padded."""
     scores = (query * space.head.score_scale[0]) @ space.vectors[rows].T
-    scores += space.bias[rows]
+    scores += space.lifted_bias[rows]
     best = top_k(scores, np.ones(len(rows), np.bool_), k)
     named = np.where(best.rows >= 0, rows.take(best.rows.clip(0)), -1) if len(rows) else best.rows
     return Ranked(named, best.scores)
+
+
+def plain(ranked: Ranked, space: Space) -> Ranked:
+    """The same items in the same order, each with the score that the release alone gives it."""
+    if not len(space.lifts):
+        return ranked
+    lifts = np.where(ranked.rows >= 0, space.lifts[ranked.rows], np.float32(0.0))
+    return Ranked(ranked.rows, ranked.scores - lifts)
+
+
+def by_score(ranked: Ranked) -> Ranked:
+    """The same items in the order of their scores; equal ones stay in theirs.  Shapes: (B, K)."""
+    places = flat_places(np.argsort(-ranked.scores, axis=1, kind="stable"), ranked.rows.shape[1])
+    return Ranked(ranked.rows.take(places), ranked.scores.take(places))
 
 
 def recommend(

@@ -22,14 +22,18 @@ from profiles.release import Release
 from profiles.said import TextVectors
 from profiles.state import bloom_slots
 
+LIFTED_OUT = 0.5
+"""A row that a trend lifts by more is looked at by every query, not only by those near its cell."""
+
 
 class Space:
     """Item arrays of one release, by catalogue row.
 
     Shapes: vectors (N, D); bias (N,); known (N,) whether the row has a vector; counts (N,) events
-    that the release has learned of each item; slots (N, 4) Bloom bits of each item for the seen
-    filter.  A row is known only for the text that its vector was
-    made from: `extend` notices when the catalogue's text has changed since.
+    that the release has learned of each item; lifts (N,) what the present trend adds to its scores
+    (`profiles.trend`); slots (N, 4) Bloom bits of each item for the seen filter.  A row is known
+    only for the text that its vector was made from: `extend` notices when the catalogue's text has
+    changed since.
     """
 
     def __init__(self, release: Release, catalog: Catalog, seen_bytes: int) -> None:
@@ -44,6 +48,7 @@ class Space:
         self._columns: Floats = np.zeros((release.head.shape.dim + 1, 0), dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
         self._counts = np.zeros(0, dtype=np.float32)
+        self._lifts = np.zeros(0, dtype=np.float32)
         self._text_keys = np.zeros(0, dtype=np.uint64)
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
         self._order = np.argsort(release.items.keys, kind="stable")
@@ -68,7 +73,7 @@ class Space:
         """Vectors and biases lying the other way, to be multiplied with whole profiles: a product
         with `vectors.T` would copy it first, which for few profiles takes longer than multiplying.
 
-        Shapes: (D + 1, N), the last row biases, -inf for rows that are not known.
+        Shapes: (D + 1, N), the last row biases and lifts, -inf for rows that are not known.
         """
         return self._columns[:, : self._filled]
 
@@ -79,6 +84,27 @@ class Space:
     @property
     def counts(self) -> Floats:
         return self._counts[: self._filled]
+
+    @property
+    def lifts(self) -> Floats:
+        return self._lifts[: self._filled]
+
+    @property
+    def lifted_bias(self) -> Floats:
+        """Bias and lift of each item, -inf where it is not known.  Shapes: (N,)."""
+        out: Floats = self.columns[-1]
+        return out
+
+    def lift(self, lifts: Floats) -> None:
+        """Let the scores of items follow the trend.  Shapes: (M,), of the first M rows."""
+        rows = slice(0, min(len(lifts), self._filled))
+        self._lifts[rows] = lifts[rows]
+        np.add(self._bias[rows], self._lifts[rows], out=self._columns[-1, rows])
+        self._columns[-1, rows][~self._known[rows]] = -np.inf
+        if self.cells is not None:
+            # Cells are searched by what these rows were worth when the cells were built.
+            high = np.flatnonzero(self._lifts[rows] > LIFTED_OUT)
+            self.cells.leave(high)
 
     @property
     def slots(self) -> Rows:
@@ -128,7 +154,8 @@ class Space:
         at by every query after `finish_index`, so that only its cell is a little off.
         """
         self._changed = []
-        rows, vectors, bias = np.flatnonzero(self.known), self.vectors, self.bias
+        rows, vectors = np.flatnonzero(self.known), self.vectors
+        bias = self.bias + self.lifts
         scale = float(self.head.score_scale[0])
         return lambda: Cells(rows, vectors, bias, scale, seed=int(self.key) % 2**32)
 
@@ -184,7 +211,8 @@ class Space:
     def _put(self, rows: Rows, vectors: Floats, bias: Floats) -> None:
         """Rows become known.  Shapes: rows (M,), vectors (M, D), bias (M,)."""
         self._vectors[rows], self._bias[rows] = vectors, bias
-        self._columns[:-1, rows], self._columns[-1, rows] = vectors.T, bias
+        self._columns[:-1, rows] = vectors.T
+        self._columns[-1, rows] = bias + self._lifts[rows]
         self._known[rows] = True
         if self._changed is not None:
             self._changed.append(rows)
@@ -214,5 +242,6 @@ class Space:
         self._columns = np.concatenate([self._columns, unknown], axis=1)
         self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
         self._counts = np.concatenate([self._counts, np.zeros(extra, np.float32)])
+        self._lifts = np.concatenate([self._lifts, np.zeros(extra, np.float32)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros(extra, np.uint64)])
         self._slots = np.concatenate([self._slots, np.zeros((extra, 4), np.intp)])

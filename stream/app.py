@@ -168,6 +168,7 @@ class _Process:
                 asyncio.create_task(self._guard(worker.sweep.run()), name="sweep"),
                 asyncio.create_task(self._guard(worker.indexer.run()), name="index"),
                 asyncio.create_task(self._guard(worker.reporting.run()), name="reporting"),
+                asyncio.create_task(self._guard(worker.trending.keep_running(state)), name="trend"),
                 *self._following_rules(worker, state, metrics),
                 asyncio.create_task(
                     self._guard(watch_ready(self.why_not_ready, metrics, endpoint.port))
@@ -209,6 +210,7 @@ class _Process:
                 if self._failure is None:
                     _cut_off_after(STOP_WITHIN_S, 1)
                     await self._flush_owed(worker, everything=True)
+                    await worker.trending.keep(state)
                 else:
                     _cut_off_after(FAILED_STOP_WITHIN_S, _exit_code(self._failure))
                     app.conf.stream_wait_empty = False

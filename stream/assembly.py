@@ -40,6 +40,7 @@ from stream.reporting import Reporting
 from stream.state_thread import StateThread
 from stream.sweep import Sweep
 from stream.text_reader import TextReader
+from stream.trending import Trending
 from stream.worker import Worker
 
 HEARTBEAT_S = 0.5
@@ -90,7 +91,9 @@ def build_worker(
     layout = RecordLayout.of(settings)
     catalog = Catalog(item_text(settings.data), Modalities.of(settings.model.vectors))
     memory = TextMemory(settings.profile.texts, settings.profile.text_chars)
-    path = EventPath(layout, serving, actions, catalog, metrics, memory)
+    weights = {name: settings.actions[name] for name in actions}
+    trending = Trending(catalog, serving, weights, metrics, directory / "trend.json")
+    path = EventPath(layout, serving, actions, catalog, metrics, memory, trending)
     delivery = Delivery(publisher, topics, ids, metrics, fail)
     reader = TextReader(language_model, delivery, metrics)
     pace = Pace()
@@ -143,6 +146,7 @@ def build_worker(
     )
     return Worker(
         path,
+        trending,
         partitions,
         catalogue,
         feed,

@@ -20,7 +20,7 @@ import numpy as np
 
 from profiles.answers import Request
 from profiles.catalog import Catalog, Rows
-from profiles.judging import judge
+from profiles.judging import Batch, judge
 from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.rate_cap import RateCap
@@ -28,7 +28,7 @@ from profiles.rules import Rules, Ruling
 from profiles.said import DEFAULT_MEMORY, TextMemory
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
-from profiles.state import RecordLayout, encode_records
+from profiles.state import RecordLayout, Records, encode_records
 from stream.arms import Arm, Canary, apply_to_arms, joined, rebuild_stale, split, stale
 from stream.codecs import to_batch, words_apart
 from stream.due import choose
@@ -39,8 +39,11 @@ from stream.publisher import Message
 from stream.source import Outcome, Part, Source
 from stream.stored_profiles import Loaded, StoredProfiles
 from stream.tally import Tally
+from stream.trending import Trending
 from stream.upkeep import Upkeep
 from stream.words import Unread, late, remember, unread
+
+_NONE: Rows = np.zeros(0, np.intp)
 
 
 class EventPath:
@@ -54,6 +57,7 @@ class EventPath:
         catalog: Catalog,
         metrics: WorkerMetrics,
         memory: TextMemory = DEFAULT_MEMORY,
+        trending: Trending | None = None,
     ) -> None:
         self.layout = layout
         self.catalog = catalog
@@ -62,6 +66,7 @@ class EventPath:
         self._settings = settings
         self._cap = RateCap.of(settings.user_events_per_minute)
         self._memory = memory
+        self._trending = trending if trending is not None and trending.is_on else None
         self._actions = actions
         self._metrics = metrics
         self._recommender = Recommender(
@@ -122,6 +127,7 @@ class EventPath:
         said = [(int(batch.users[at]), columns.events[at].text or "") for at in words.tolist()]
         if missing := unread(arms, loaded.records, loaded.tails, said):
             return missing
+        first = self._first_times(loaded.records, batch, now_s)
         touched = stale(loaded.records, arms) & (loaded.records["events"] > 0)
         self._metrics.profiles_rebuilt.labels("touch").inc(float(touched.sum()))
         applied_by_arm = apply_to_arms(
@@ -135,6 +141,8 @@ class EventPath:
         )
         applied = joined(applied_by_arm)
         self.tally.applied(batch, applied)
+        if self._trending is not None:
+            self._trending.note(batch, first, applied.applied)
         was_applied = set(applied.applied.tolist()) if said else ()
         new_words = [
             pair for at, pair in zip(words.tolist(), said, strict=True) if at in was_applied
@@ -176,6 +184,13 @@ class EventPath:
         sealed = [part.source.sealed(own) for part, own in zip(parts, outputs, strict=True)]
         keys = [part.source.take_keys() for part in parts]
         return list(map(Outcome, changelogs, sealed, keys))
+
+    def _first_times(self, records: Records, batch: Batch, now_s: float) -> Rows:
+        """Let scores follow the trend; say which events will count in it, if they are applied."""
+        if self._trending is None:
+            return _NONE
+        self._trending.lift(self.resident, now_s)
+        return self._trending.first_times(records, batch, self.serving)
 
     def answer(
         self, source: Source, requests: Sequence[tuple[bytes, Request, Cause]], now_s: float

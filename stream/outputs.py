@@ -17,7 +17,7 @@ from profiles.catalog import Catalog
 from profiles.exploration import Policy, Slates, explore
 from profiles.metrics import WorkerMetrics
 from profiles.rules import Rules, Ruling, pool_size, rerank
-from profiles.scoring import best_of, queries, recommend
+from profiles.scoring import best_of, by_score, plain, queries, recommend
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records
@@ -117,7 +117,7 @@ class Recommender:
         rows_of, open_rows = self.catalog.rows, self.catalog.permitted & space.known
         named = [rows_of[item] for item in dict.fromkeys(request.items) if item in rows_of]
         rows = np.array([row for row in named if open_rows[row]], dtype=np.intp)
-        ranked = best_of(queries(record, space), space, rows, len(rows))
+        ranked = by_score(plain(best_of(queries(record, space), space, rows, len(rows)), space))
         return self.writer.write(
             record, [request.user_id], [cause], ranked, space, now_s, sure=[UNASKED]
         )[0]
@@ -176,7 +176,7 @@ class Recommender:
         )
         if self.exposure is not None:
             self.exposure.note(ranked.rows, space, now_s)
-        return self.writer.write(records, users, causes, ranked, space, now_s, slates)
+        return self.writer.write(records, users, causes, plain(ranked, space), space, now_s, slates)
 
     def _chosen(
         self,

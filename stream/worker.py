@@ -29,6 +29,7 @@ from stream.state_thread import StateThread
 from stream.sweep import Sweep
 from stream.text_reader import TextReader
 from stream.tracing import carried_on
+from stream.trending import Trending
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Worker:
     """The parts that agents work with."""
 
     path: EventPath
+    trending: Trending
     partitions: Partitions
     catalogue: CatalogueFeed
     releases: ReleaseFeed

@@ -57,6 +57,10 @@ class Timeline:
         """Events that can be recommended: not a repetition of the user's.  Shapes: -> (N,)."""
         return first_times(self.data.users, self.data.items)
 
+    def counted(self) -> Ints:
+        """Item of each event as a trend counts them: a user's first with it, -1 for the others."""
+        return np.where(self.asked(), self.items, -1)
+
     def rows(self, period: int) -> list[Row]:
         """What the learner reads of one period, as if from partition 0, offsets from 0."""
         values = np.nan_to_num(self.data.values)

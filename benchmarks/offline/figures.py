@@ -20,12 +20,12 @@ from benchmarks.offline.histories import Bools, Doubles, Histories, Ints
 from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.protocols import Stage
 from profiles.evaluation import gains
+from profiles.positive import LOW_RATING
 
 DRAWS = 1000
 LEVEL = 0.95
 COLD_ITEM_EVENTS = 5
 SHORT_HISTORY_EVENTS = 5
-LOW_RATING = 2.0
 K = 10
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.continual.running import default_ranks
 from benchmarks.offline.exchange import Settings, Task
-from benchmarks.offline.histories import Ints
+from benchmarks.offline.histories import Ints, first_times
 from benchmarks.offline.interactions import Interactions
 from benchmarks.offline.protocols import Stage
 from benchmarks.offline.search import Between, Space
@@ -34,12 +34,13 @@ from learner.sampling import ActionWeights, Segment
 from learner.trainer import train_round
 from profiles.config import Settings as ProductSettings
 from profiles.config import load_settings
-from profiles.evaluation import UserSequence, gains, prequential
+from profiles.evaluation import Lifts, UserSequence, gains, prequential
 from profiles.items import Item
+from profiles.trend import Trend, TrendLog
 from profiles.wire import key64
 
 MODEL_FIELDS = ("dim", "hidden", "layers", "lora_rank")
-PREQUENTIAL = "prequential"
+PREQUENTIAL, LEAVE_ONE_OUT = "prequential", "leave-one-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,25 @@ def _rank(task: Task, stage: Stage, candidate: Candidate, settings: ProductSetti
             for part in rows
         ],
         [wanted[part] for part in rows],
+        lifts=Lifts(_stream(task, stage, candidate, settings), rows),
     )
     for part, ranks in zip(rows, ranked, strict=True):
         found[part] = ranks
     return found[stage.asked]
+
+
+def _stream(task: Task, stage: Stage, candidate: Candidate, settings: ProductSettings) -> TrendLog:
+    """What the workers' trend has counted; as for the most popular items (`peers.popularity`), that
+    is every event once it was ranked, in leave-one-out what may be learned from."""
+    counts = first_times(task.users, task.items)
+    if task.split.protocol == LEAVE_ONE_OUT:
+        counts &= np.isin(np.arange(len(task.users)), stage.fit)
+    return TrendLog(
+        Trend.of(settings.serving),
+        np.where(counts, task.items, -1),
+        task.ts,
+        candidate.items.counts,
+    )
 
 
 def learn(task: Task, fit: Ints, settings: ProductSettings) -> Candidate:

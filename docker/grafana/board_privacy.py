@@ -142,6 +142,15 @@ EXPOSURE = Row(
             {"{{instance}}": f"driftline_exposure_capped_items{{{INSTANCES}}}"},
         ),
         graph(
+            "What trends",
+            "Items lifted beyond what the release expects, and the events behind all lifts.",
+            COUNT,
+            {
+                "{{instance}}, items": f"driftline_trending_items{{{INSTANCES}}}",
+                "{{instance}}, events": f"driftline_trend_events{{{INSTANCES}}}",
+            },
+        ),
+        graph(
             "Groups of items",
             "Their share of the slots beside their share of the catalogue (serving.exposure_tags).",
             SHARE,

@@ -202,6 +202,16 @@ class WorkerMetrics:
             ["modality"],
             registry=registry,
         )
+        self.trend_events = Gauge(
+            "driftline_trend_events",
+            "Recent events behind what trends, each worth half after serving.trend_half_life_s",
+            registry=registry,
+        )
+        self.trending_items = Gauge(
+            "driftline_trending_items",
+            "Items whose score is lifted by 1 or more: e times as likely as the release says",
+            registry=registry,
+        )
         self.exposure_coverage = Gauge(
             "driftline_exposure_coverage",
             "Share of the items on sale that this worker showed in the window",

@@ -143,7 +143,7 @@ class LearnerSettings(BaseModel):
         0.1, ge=0, lt=1, description="share of each target spread over the catalogue"
     )
     new_item_gain: float = Field(
-        1.9, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
+        1.5, gt=0, le=10, description="how much further new items' scores reach; 1 for no further"
     )
     clip_norm: float = Field(1.0, gt=0)
     unknown_tokens: float = Field(

@@ -96,7 +96,7 @@ def test_candidates_are_scored_exactly(shop: Shop) -> None:
     ranked = candidates(shop.query, shop.space, np.ones(len(shop.items), np.bool_), 5)
     scale = shop.space.head.score_scale[0]
     scores = np.einsum("bd,bkd->bk", shop.query * scale, shop.space.vectors[ranked.rows])
-    scores += shop.space.bias[ranked.rows]
+    scores += shop.space.lifted_bias[ranked.rows]
     np.testing.assert_allclose(ranked.scores, scores, rtol=1e-5, atol=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_an_item_newer_than_the_index_is_found() -> None:
     row = np.array(shop.space.extend())
     text = np.zeros((1, shop.space.head.shape.text_dim), np.float32)
     shop.space.set_text_vectors(row, text, np.array([key64(Item("new", "New").full_text())]))
-    shop.space.bias[row] = 1e6  # the best for everybody
+    shop.space.lifted_bias[row] = 1e6  # the best for everybody
     assert shop.space.uncovered() == 1
     everything = np.ones(len(shop.catalog), np.bool_)
     assert [rows[0] for rows in shop.proposed(everything)] == row.tolist() * 6
@@ -142,7 +142,7 @@ def test_an_item_whose_vector_changed_after_the_index_is_found_by_its_new_one() 
     assert shop.space.extend().tolist() == [5]
     text = np.zeros((1, shop.space.head.shape.text_dim), np.float32)
     shop.space.set_text_vectors(changed, text, shop.catalog.text_keys[changed])
-    shop.space.bias[changed] = 1e6
+    shop.space.lifted_bias[changed] = 1e6
     everything = np.ones(len(shop.catalog), np.bool_)
     assert [rows[0] for rows in shop.proposed(everything)] == [5] * 6
 

@@ -137,7 +137,9 @@ def test_the_matrix_and_what_follows_from_it(settings: Settings) -> None:
         by_row = [(1, 40, 40), (1, 1, 40), after_two]
         held = np.stack([np.where(seen, np.array(row)[timeline.periods], 0) for row in by_row])
         ranks = np.where(timeline.asked() & (timeline.periods > 0), 3, 0)
-        return Run(name, 0, ranks, held, np.ones(2), np.array([10, 20]), np.ones(2, np.bool_))
+        return Run(
+            name, 0, ranks, ranks, held, np.ones(2), np.array([10, 20]), np.ones(2, np.bool_)
+        )
 
     study = Study(
         {0: timeline},
