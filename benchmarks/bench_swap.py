@@ -55,6 +55,10 @@ from benchmarks.swap.recall import Past, first_outputs, recall_after
 from benchmarks.swap.watching import Swap, Watcher, loop_lag, swap_phases
 from profiles.items import Item
 
+OVERRIDES = {**EVERY_EVENT, "DRIFTLINE_SERVING__TREND_WEIGHT": "1e-9"}
+"""All the work of following a trend and none of its effect: recall compares what profiles alone
+would be shown."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
@@ -79,7 +83,7 @@ def main() -> None:
         catalogue, store = synthetic_items(asked.items), root / "releases"
         with (
             pinned(BROKER_CORE),
-            deployment(kafka, root / "run", "swap", catalogue, base, EVERY_EVENT, store) as made,
+            deployment(kafka, root / "run", "swap", catalogue, base, OVERRIDES, store) as made,
         ):
             found = _measure(made, asked)
     report(asked.name, asked.seed, vars(asked), started_load, **found)

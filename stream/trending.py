@@ -95,7 +95,9 @@ class Trending:
 
     def note(self, batch: Batch, first: Rows, applied: Rows) -> None:
         """Count the events that were applied, of those of `first_times`."""
-        counted = np.intersect1d(first, applied, assume_unique=True)
+        was_applied = np.zeros(len(batch.users), np.bool_)
+        was_applied[applied] = True
+        counted = first[was_applied[first]]
         self._grow()
         self._recent.note(batch.item_rows[counted], batch.ts[counted])
 

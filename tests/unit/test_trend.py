@@ -22,7 +22,7 @@ from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import decode_records
 from profiles.store import PartitionStore
-from profiles.trend import FAR, RecentCounts, Trend, TrendLog
+from profiles.trend import FAR, NEW_MOST, RecentCounts, Trend, TrendLog
 from profiles.wire import decode_json
 from stream.codecs import Rules, decode_chunk
 from stream.event_path import EventPath
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.unit
 
 HOUR_S = 3600.0
 WEIGHTS = {"click": 1.0, "hide": -1.0, "like": 1.0}
-TREND = Trend(weight=1.0, half_life_s=HOUR_S, prior_events=10.0)
+TREND = Trend(weight=1.0, half_life_s=HOUR_S, prior_events=10.0, known_most=0.5)
 
 # --- counts -------------------------------------------------------------------------------------
 
@@ -106,6 +106,15 @@ def test_a_new_item_that_many_take_is_lifted_and_no_more_once_a_release_has_lear
     assert np.abs(learned).max() < 0.05
 
 
+def test_an_item_that_the_release_knows_is_lifted_so_far_and_no_further() -> None:
+    recent = np.array([5000.0, 5000.0, 10.0, 10.0])
+    learned = np.array([0.0, 100.0, 5000.0, 5000.0], np.float32)
+    lifts = TREND.lifts(recent, learned)
+    assert lifts[0] == pytest.approx(NEW_MOST)
+    assert lifts[1] == pytest.approx(0.5, abs=1e-3)
+    assert (lifts[2:] < 0.0).all()
+
+
 def test_one_visit_to_an_item_that_nobody_knew_outshines_nothing() -> None:
     recent = np.zeros(1000)
     recent[1:] = 100.0
@@ -140,7 +149,9 @@ def test_ranks_of_an_evaluation_follow_the_trend() -> None:
     table = release.items
     ts = START_S + np.arange(41.0)
     # Forty others take item 3, then one newcomer does: only lifted scores could know.
-    log = TrendLog(Trend(50.0, HOUR_S, 1.0), np.r_[np.full(40, 3), 3], ts, np.zeros(12, np.float32))
+    log = TrendLog(
+        Trend(50.0, HOUR_S, 1.0, 50.0), np.r_[np.full(40, 3), 3], ts, np.zeros(12, np.float32)
+    )
     sequence = UserSequence(np.array([3]), np.array([0]), np.zeros(1, np.float32), ts[40:])
     asked = [np.array([True])]
 
@@ -217,7 +228,7 @@ def open_shop(tmp_path: Path) -> Iterator[Callable[..., Shop]]:
 def test_what_many_take_is_shown_to_others_with_the_score_that_the_release_gives_it(
     open_shop: Callable[..., Shop],
 ) -> None:
-    shop = open_shop(trend_weight=2.0)
+    shop = open_shop(trend_weight=2.0, trend_known_most=9.0)
     (before,) = shop.apply(make_event("eve", 1, "i1"))
     listed = {item.item_id for item in before.items}
     unlikely = next(f"i{n}" for n in range(2, 30) if f"i{n}" not in listed)
