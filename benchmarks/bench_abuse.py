@@ -6,6 +6,10 @@ bar is twice what it is without fake users.  Targets are items shown to 1% to 5%
 arm is a value of `learner.user_item_events`, as how many one user's events on one item count: `all`
 is 0.
 
+The crowd `trending` poisons no round: it makes the target trend (`profiles.trend`) under the honest
+release, and is compared with lists that are lifted by the real users' events alone.  No arm
+changes it.
+
     make bench-abuse [BENCH_ARGS="--seeds 11 12 --targets 3 --arms 1 --runs FOLDER"]
 
 `--runs` keeps what is finished, and a later call goes on from there.
@@ -21,9 +25,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.attacks.crowd import KINDS, crowd_size, fake_users
+from benchmarks.attacks.crowd import KINDS, TRENDING, crowd_size, fake_users
 from benchmarks.attacks.world import World, make_world
 from benchmarks.harness import Result, load_average, report, say
+from learner.round_types import Candidate
 from profiles.settings.learning import LearnerSettings
 
 BAR = 2.0
@@ -80,6 +85,7 @@ class _Attacks:
     def __init__(self, seed: int, events: int, folder: Path) -> None:
         self._seed, self._events, self._folder = seed, events, folder
         self._made: World | None = None
+        self._honest: Candidate | None = None
 
     def all(self, targets: int, kinds: Sequence[str], arms: Sequence[int]) -> list[Result]:
         honest = self._run("honest", 0, None)
@@ -88,11 +94,15 @@ class _Attacks:
         drawn = np.random.default_rng(self._seed).permutation(fitting)[:targets].tolist()
         found: list[Result] = []
         for target in drawn:
-            before = int(honest[target])
             ratios = {}
             for kind in kinds:
                 for arm in arms:
-                    after = int(self._run(f"{target}-{kind}-{arm}", arm, (target, kind))[target])
+                    before = int(honest[target])
+                    if kind == TRENDING:
+                        before, after = self._trending(target)
+                    else:
+                        run = self._run(f"{target}-{kind}-{arm}", arm, (target, kind))
+                        after = int(run[target])
                     ratios[f"{kind}, {_name(arm)}"] = round(after / before, 3)
                     say(f"seed {self._seed}, {target}, {kind}, {_name(arm)}: {before} to {after}")
             found.append(
@@ -100,7 +110,7 @@ class _Attacks:
                     "seed": self._seed,
                     "users": users,
                     "fake_users": crowd_size(self._world),
-                    "honest_users_shown": before,
+                    "honest_users_shown": int(honest[target]),
                     "ratios": ratios,
                 }
             )
@@ -111,6 +121,18 @@ class _Attacks:
         if self._made is None:
             self._made = make_world(self._seed)
         return self._made
+
+    def _trending(self, target: int) -> tuple[int, int]:
+        """To how many real users the target is shown, lists lifted, without and with the crowd."""
+        if self._honest is None:
+            self._honest = self._world.train(self._world.users, {}).release
+        rng = np.random.default_rng([self._seed, target, KINDS.index(TRENDING)])
+        crowd = fake_users(self._world, target, TRENDING, 1, rng)
+        without, with_it = (
+            int(self._world.shown(self._honest, self._world.lifts(self._honest, more))[target])
+            for more in ((), crowd)
+        )
+        return max(without, 1), with_it
 
     def _run(
         self, name: str, arm: int, attack: tuple[int, str] | None

@@ -3,6 +3,8 @@
     alternate  by turns on one of the hundred most popular items and on the target, all of them
                within the last hours before the round, so that they are most of what it holds out
     mimic      like a real user, copied event by event with her times, the target as every fourth
+    trending   one event each, on the target, within the last hour: nothing that a round learns, but
+               what workers count (`profiles.trend`)
 
 Every event is five stars.
 """
@@ -14,7 +16,8 @@ import numpy as np
 from benchmarks.attacks.world import World
 from learner.sampling import Segment
 
-KINDS = ("alternate", "mimic")
+TRENDING = "trending"
+KINDS = ("alternate", "mimic", TRENDING)
 SHARE = 0.01
 STARS = 5.0
 PACE_S = 60.0
@@ -36,8 +39,10 @@ def fake_users(
     rate = world.actions.names.index("rate")
     made = []
     for number in range(crowd_size(world)):
-        at = np.arange(events)
-        if kind == "alternate":
+        at = np.arange(1 if kind == TRENDING else events)
+        if kind == TRENDING:
+            items, ts = np.array([target]), np.array([last_s - PACE_S * float(rng.uniform(0, 60))])
+        elif kind == "alternate":
             items = np.where(at % 2, target, rng.choice(popular, events))
             ts = last_s - PACE_S * at[::-1]
         else:
@@ -51,8 +56,8 @@ def fake_users(
                 0,
                 keys[items],
                 ts.astype(np.float64),
-                np.full(events, rate),
-                np.full(events, STARS, np.float32),
+                np.full(len(at), rate),
+                np.full(len(at), STARS, np.float32),
                 10**7 + number * events + at,
             )
         )

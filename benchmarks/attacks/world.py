@@ -25,6 +25,7 @@ from learner.trainer import train_round
 from profiles.config import Settings
 from profiles.layers import Floats
 from profiles.settings.learning import LearnerSettings
+from profiles.trend import RecentCounts, Trend
 from profiles.updater import Steps, advance_all, profile_at_start, start_state
 from profiles.wire import key64
 
@@ -72,12 +73,29 @@ class World:
         made = train_round(self.settings.model, settings, self.actions, parent, data, hooks)
         return Trained(made, border)
 
-    def shown(self, release: Candidate) -> npt.NDArray[np.int64]:
-        """Of each item, to how many users it is recommended now.  Shapes: -> (N,)."""
+    def lifts(self, release: Candidate, more: Sequence[Segment] = ()) -> Floats:
+        """What the stream lifts each item by at its end (`profiles.trend`), `more` users in it.
+
+        Shapes: -> (N,).
+        """
+        segments = [*self.users, *more]
+        items = np.concatenate([self.catalogue.rows(segment.items) for segment in segments])
+        ts = np.concatenate([segment.ts for segment in segments])
+        whose = np.repeat(np.arange(len(segments)), [len(segment.items) for segment in segments])
+        # A user counts once for an item.
+        _, first = np.unique(whose * len(self.catalogue) + items, return_index=True)
+        trend = Trend.of(self.settings.serving)
+        recent = RecentCounts(trend.half_life_s, len(self.catalogue))
+        recent.note(items[first], ts[first])
+        return trend.lifts(recent.at(recent.now_s), release.items.counts)
+
+    def shown(self, release: Candidate, lifts: Floats | float = 0.0) -> npt.NDArray[np.int64]:
+        """Of each item, to how many users it is recommended now.  Shapes: lifts (N,) -> (N,)."""
         counts = np.zeros(len(self.catalogue), np.int64)
         for segment in self.users:
             rows = self.catalogue.rows(segment.items)
             scores = scores_of(release, trail_of(self, release, segment, len(rows))[-1:])[0]
+            scores += lifts
             scores[rows] = -np.inf
             counts[np.argpartition(-scores, K)[:K]] += 1
         return counts

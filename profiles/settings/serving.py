@@ -103,7 +103,7 @@ class ServingSettings(BaseModel):
         3000.0, ge=0, description="recent events that the release's own view of items stands for"
     )
     trend_known_most: float = Field(
-        0.3,
+        0.1,
         ge=0,
         description="most that a trend lifts the score of an item which the release knows; more "
         "where known items may take off, and crowds are kept out",
