@@ -118,6 +118,11 @@ class RecentCounts:
         worth = np.exp2((ts - self._landmark_s) / self._half_life_s)
         np.add.at(self._counts, rows, worth * counts)
 
+    def take_back(self, rows: npt.NDArray[np.intp], ts: Doubles) -> None:
+        """Events that are to count no more.  Shapes: rows (M,), each once, ts (M,)."""
+        self.note(rows, ts, -1.0)
+        self._counts[rows] = np.maximum(self._counts[rows], 0.0)
+
     def at(self, now_s: float) -> Doubles:
         """What the counts are worth at a time.  Shapes: -> (N,)."""
         if not np.isfinite(self._landmark_s):

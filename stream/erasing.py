@@ -113,9 +113,13 @@ async def _delete_letters(
 def forget(
     path: EventPath, source: Source, user: bytes, end: int, request: int, now_s: float
 ) -> tuple[Outcome, dict[str, int]]:
-    """The same as `erase_user`, and no words stay in memory either."""
+    """The same as `erase_user`; no words stay in memory, and in no trend what she did."""
     path.forget_words()
-    return erase_user(source, user, end, request, now_s)
+    taken_out = path.taking_out_of_trend(source, user)
+    outcome, erased = erase_user(source, user, end, request, now_s)
+    if erased["profiles"]:
+        taken_out()
+    return outcome, erased
 
 
 def erase_user(

@@ -3,6 +3,7 @@
 Each applied event that says that a user wants an item counts once for her and the item, as far as
 her filter of seen items can tell: who clicks the same thing a thousand times lifts it once.  Every
 second or so each resident space's lifts are worked out anew, by what *its* release has learned.
+Who is erased is taken out again.
 
 A worker counts the events of its own partitions.  Users are spread over partitions by a hash, so
 these are a fair sample of all, and shares are all that is made of them.  Counts outlive a restart
@@ -26,7 +27,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.positive import target_weights
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
-from profiles.state import Records, was_seen
+from profiles.state import Records, read_history, was_seen
 from profiles.trend import RecentCounts, Trend
 from profiles.whole_files import replace_file
 from stream.state_thread import StateThread
@@ -100,6 +101,21 @@ class Trending:
         counted = first[was_applied[first]]
         self._grow()
         self._recent.note(batch.item_rows[counted], batch.ts[counted])
+
+    def forget(self, records: Records) -> None:
+        """Take out what an erased user added, as far as her profile remembers it.
+
+        Older events of hers are worth next to nothing by then; counts are never below nought.
+        """
+        self._grow()
+        history = read_history(records)
+        at = history.mask & ~history.said
+        rows = self._catalog.rows_of(history.items[at])
+        wanted = target_weights(self._weights, self._rate, history.actions[at], history.values[at])
+        kept = np.flatnonzero((rows >= 0) & (wanted > 0))
+        rows, ts = rows[kept], history.ts[at][kept]
+        first = np.unique(rows, return_index=True)[1]
+        self._recent.take_back(rows[first], ts[first])
 
     def lift(self, spaces: Sequence[Space], now_s: float) -> None:
         """Work out the lifts of spaces that are due."""

@@ -25,6 +25,7 @@ from profiles.store import PartitionStore
 from profiles.trend import FAR, NEW_MOST, RecentCounts, Trend, TrendLog
 from profiles.wire import decode_json
 from stream.codecs import Rules, decode_chunk
+from stream.erasing import forget
 from stream.event_path import EventPath
 from stream.source import Part, Source
 from stream.state_thread import StateThread
@@ -267,6 +268,25 @@ def test_events_that_are_read_again_are_not_counted_again(open_shop: Callable[..
     before = shop.lift(7)
     shop.replay(0)
     assert shop.lift(7) == before > 0.0
+
+
+def test_an_erased_user_is_taken_out_again(open_shop: Callable[..., Shop]) -> None:
+    shop, never = (open_shop(name, trend_known_most=9.0) for name in ("a", "b"))
+    for each in (shop, never):
+        each.take("i7", users=5)
+    shop.apply(
+        make_event("eve", 1, "i7"), make_event("eve", 2, "i9"), make_event("eve", 3, "i9"),
+        make_event("eve", 4, "i3", action="hide"),
+    )  # fmt: skip
+    assert shop.lift(7) != never.lift(7)
+    _, erased = forget(shop.path, shop.source, b"eve", len(shop.log), 0, shop.now_s)
+    assert erased["profiles"] == 1
+    for row in (3, 7, 9):
+        assert shop.lift(row) == pytest.approx(never.lift(row), abs=1e-3)
+    # The same order once more, and one for somebody who is not there: nothing is taken twice.
+    forget(shop.path, shop.source, b"eve", len(shop.log), 0, shop.now_s)
+    forget(shop.path, shop.source, b"nobody", len(shop.log), 1, shop.now_s)
+    assert shop.lift(7) == pytest.approx(never.lift(7), abs=1e-3)
 
 
 def test_weight_nought_switches_it_off(open_shop: Callable[..., Shop]) -> None:
