@@ -50,9 +50,9 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an item is recommended.
 
     `kind` is ``history`` (a past event, by the item it was on: `item_id`, `title`, and a `tag` that
-    both have), ``interests`` (the declared text of a user who has done nothing yet) or ``popular``
-    (no past event raises the score); `weight` is the event's share of what the newest events add
-    to the score (`profiles.reasons`).
+    both have), ``interests`` (the declared text of a user who has done nothing yet), ``trending``
+    (none of these, and many users turned to it lately) or ``popular`` (none of these); `weight` is
+    the event's share of what the newest events add to the score (`profiles.reasons`).
     """
 
     kind: str

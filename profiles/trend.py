@@ -40,6 +40,8 @@ LEAST_PRIOR = 0.3
 not outshine what thousands like."""
 NEW_MOST = 4.0
 """Most that an item without events in the release is lifted by: its odds are 55 times as good."""
+TRENDING = 1.0
+"""A lift from which on an item is said to trend: its odds are e times as good."""
 FAR = 32.0
 """Half-lives from the landmark after which counts are moved to a later one."""
 

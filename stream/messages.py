@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import repeat
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ from profiles.scoring import Ranked
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records
+from profiles.trend import TRENDING
 from profiles.wire import encode
 
 T = TypeVar("T")
@@ -73,19 +75,26 @@ class MessageWriter:
         listed = ranked.rows >= 0
         reasons, reason_ends = self._reasons(records, ranked, listed, space)
         declared = (records["interest_release"] == space.key) & (records["events"] == 0)
+        kinds = np.where(
+            np.repeat(declared, listed.sum(axis=1)),
+            Otherwise.INTERESTS,
+            np.where(
+                space.lifts[ranked.rows[listed]] >= TRENDING, Otherwise.TRENDING, Otherwise.POPULAR
+            ),
+        ).tolist()
         # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
         names = list(map(self.catalog.items.__getitem__, ranked.rows[listed].tolist()))
         scored = [
             ScoredItem(
-                item.item_id, score, item.title, why or _OTHERWISE[said], propensity, chance, rank
+                item.item_id, score, item.title, why or _OTHERWISE[kind], propensity, chance, rank
             )
-            for item, score, chance, (propensity, rank), why, said in zip(
+            for item, score, chance, (propensity, rank), why, kind in zip(
                 names,
                 np.round(ranked.scores[listed].astype(np.float64), 5).tolist(),
                 self._chances(ranked.scores[listed], space),
                 repeat((1.0, 0), len(names)) if slates is None else slates.logged(listed),
                 _cut(reasons, reason_ends),
-                np.repeat(declared, listed.sum(axis=1)).tolist(),
+                kinds.tolist(),
                 strict=True,
             )
         ]
@@ -178,8 +187,15 @@ class MessageWriter:
         return chances
 
 
-_OTHERWISE = {False: [Reason("popular", 1.0)], True: [Reason("interests", 1.0)]}
-"""The reason of an item that no past event carries, by whether declared interests do."""
+class Otherwise(IntEnum):
+    """What speaks for an item that no past event carries."""
+
+    POPULAR = 0
+    INTERESTS = 1
+    TRENDING = 2
+
+
+_OTHERWISE = [[Reason(kind.name.lower(), 1.0)] for kind in Otherwise]
 
 
 def _shared_tag(item: Item, past: Item) -> str | None:

@@ -28,7 +28,7 @@ from profiles.positive import target_weights
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, read_history, was_seen
-from profiles.trend import RecentCounts, Trend
+from profiles.trend import TRENDING, RecentCounts, Trend
 from profiles.whole_files import replace_file
 from stream.state_thread import StateThread
 
@@ -37,8 +37,6 @@ log = get_logger("stream.trending")
 LIFT_EVERY_S = 1.0
 ITEMS_A_SECOND = 50_000
 """Lifts of so many items are worked out anew each second, at most: a thousandth of the time."""
-TRENDING = 1.0
-"""A lift from which on an item is said to trend: its score is e times as likely."""
 KEEP_EVERY_S = 30.0
 LEAST_WORTH = 0.01
 """Events; what is worth less is not kept in the file."""

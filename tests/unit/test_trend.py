@@ -247,6 +247,17 @@ def test_what_many_take_is_shown_to_others_with_the_score_that_the_release_gives
     assert shop.metric("driftline_trend_events") > 20
 
 
+def test_an_item_that_nothing_else_speaks_for_is_said_to_trend(
+    open_shop: Callable[..., Shop],
+) -> None:
+    shop = open_shop(trend_weight=2.0, trend_known_most=9.0, reasons=0)
+    shop.take("i7", users=25)
+    (told,) = shop.apply(make_event("eve", 1, "i1"))
+    kinds = {item.item_id: item.reasons[0].kind for item in told.items}
+    assert kinds["i7"] == "trending"
+    assert set(kinds.values()) == {"trending", "popular"}
+
+
 def test_a_user_lifts_an_item_once(open_shop: Callable[..., Shop]) -> None:
     many, one = open_shop("many"), open_shop("one")
     many.apply(*(make_event("bot", n, "i7") for n in range(100)))

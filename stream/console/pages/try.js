@@ -98,7 +98,7 @@ export async function tryPage(main, path, ended) {
     if (reason.kind === "history") {
       return [`${t("because")} ${reason.title || reason.item_id} (${number(reason.weight * 100)}%)`, reason.tag ? ` · ${t("alsoTag", reason.tag)}` : ""];
     }
-    return [t(reason.kind === "popular" ? "popular" : reason.kind === "interests" ? "byInterests" : reason.kind)];
+    return [t(reason.kind === "interests" ? "byInterests" : reason.kind)];
   }
 
   async function refresh(fresh = false) {

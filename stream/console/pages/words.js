@@ -21,7 +21,7 @@ const WORDS = {
   declare: ["Declare", "提交"], declared: ["Declared; recommendations follow.", "已提交，推荐随后更新。"],
   ofItems: ["{} items", "共 {} 项"], search: ["Search the catalogue", "搜索目录"], catalogue: ["Catalogue", "目录"], recommendedNow: ["Recommended now", "当前推荐"],
   sent: ["{} sent", "已发送 {}"], took: ["new recommendations {} ms after the click", "点击后 {} 毫秒收到新推荐"],
-  isNew: ["new", "新"], because: ["because of", "因为"], alsoTag: ["both {}", "同属 {}"], popular: ["well liked by many", "广受欢迎"], byInterests: ["your declared interests", "您声明的兴趣"],
+  isNew: ["new", "新"], because: ["because of", "因为"], alsoTag: ["both {}", "同属 {}"], popular: ["well liked by many", "广受欢迎"], trending: ["many turn to it lately", "近期热门"], byInterests: ["your declared interests", "您声明的兴趣"],
   causeEvent: ["after an event", "由事件触发"], causeRequest: ["on request", "应请求生成"], by: ["by {}", "版本 {}"], chooseUser: ["Choose a user first.", "请先选择用户。"],
   profileNow: ["Profile now", "当前画像"], noProfile: ["Nothing is known of this user yet.", "尚无此用户的信息。"], wholeProfile: ["The whole profile", "完整画像"],
   more: ["More actions", "更多操作"], noAnswer: ["No recommendations yet: {}", "暂无推荐：{}"],
