@@ -75,13 +75,8 @@ class MessageWriter:
         listed = ranked.rows >= 0
         reasons, reason_ends = self._reasons(records, ranked, listed, space)
         declared = (records["interest_release"] == space.key) & (records["events"] == 0)
-        kinds = np.where(
-            np.repeat(declared, listed.sum(axis=1)),
-            Otherwise.INTERESTS,
-            np.where(
-                space.lifts[ranked.rows[listed]] >= TRENDING, Otherwise.TRENDING, Otherwise.POPULAR
-            ),
-        ).tolist()
+        kinds = np.where(space.lifts[ranked.rows[listed]] >= TRENDING, Otherwise.TRENDING, 0)
+        kinds[np.repeat(declared, listed.sum(axis=1))] = Otherwise.INTERESTS
         # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
         names = list(map(self.catalog.items.__getitem__, ranked.rows[listed].tolist()))
         scored = [
