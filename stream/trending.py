@@ -39,7 +39,9 @@ ITEMS_A_SECOND = 50_000
 """Lifts of so many items are worked out anew each second, at most: a thousandth of the time."""
 KEEP_EVERY_S = 30.0
 LEAST_WORTH = 0.01
-"""Events; what is worth less is not kept in the file."""
+KEPT_ITEMS = 20_000
+"""What is worth less than a hundredth of an event is not kept in the file, nor all of a large
+catalogue: the state thread would pause for it."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -137,6 +139,8 @@ class Trending:
         now_s = self._recent.now_s
         counts = self._recent.at(now_s)
         rows = np.flatnonzero(counts >= LEAST_WORTH)
+        if len(rows) > KEPT_ITEMS:
+            rows = rows[np.argpartition(-counts[rows], KEPT_ITEMS)[:KEPT_ITEMS]]
         return Kept(now_s, self._catalog.keys[rows].tolist(), counts[rows].round(3).tolist())
 
     async def keep(self, state: StateThread) -> None:
