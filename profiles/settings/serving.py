@@ -90,14 +90,14 @@ class ServingSettings(BaseModel):
     reasons: int = Field(2, ge=0, le=10, description="reasons given with each item")
     exclude_seen: bool = True
     trend_weight: float = Field(
-        0.6,
+        1.0,
         ge=0,
         le=2,
         description="how far scores follow what users turn to lately beyond what the release "
         "expects; 0: not at all",
     )
     trend_half_life_s: float = Field(
-        259_200.0, gt=0, description="age at which an event of a trend weighs half"
+        604_800.0, gt=0, description="age at which an event of a trend weighs half"
     )
     trend_prior_events: float = Field(
         3000.0, ge=0, description="recent events that the release's own view of items stands for"
