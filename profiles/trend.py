@@ -12,9 +12,9 @@ c_i are the item's recent events and C is their sum, each worth half as much aft
 is the release's own view.  So the lift is nought without recent events, and fades by itself when
 the next release has learned what it told.
 
-An item that the release knows is lifted by `known_most` at most.  On MovieLens-100K that costs
-.3%, since what is known hardly moves, and it bounds what a crowd of accounts can do for an item of
-its choice; an item that is new to the release may be lifted by `NEW_MOST`.
+An item that the release knows is lifted by `known_most` at most.  On MovieLens-100K that costs a
+few thousandths, since what is known hardly moves, and it bounds what a crowd of accounts can do for
+an item of its choice; an item that is new to the release may be lifted by `NEW_MOST`.
 
 Counts decay by event time and forwards (Cormode, Shkapenyuk, Srivastava & Xu 2009, "Forward
 decay"): an event that comes late, or is read again from a backlog, weighs what it would have
