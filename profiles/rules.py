@@ -7,8 +7,8 @@ items out before anything is ranked.  Diversity and freshness choose among the b
     relevance                     score + boost · 0.5^(age / half life), scaled to 0..1 in the pool
 
 They only choose and order: the score in a recommendation stays the model's, so a reader (and
-`driftline oracle`) can still recompute it, and `rank` says where the score alone would have put
-the item.
+`driftline oracle`) can still recompute it, and `rank` says where score and trend alone would
+have put the item.
 
 Source: Carbonell & Goldstein 1998, "The use of MMR, diversity-based reranking".
 """
