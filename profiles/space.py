@@ -23,7 +23,7 @@ from profiles.said import TextVectors
 from profiles.state import bloom_slots
 
 LIFTED_OUT = 0.5
-"""A row that a trend lifts by more is looked at by every query, not only by those near its cell."""
+"""A row that is lifted by so much more than when cells were built is looked at by every query."""
 
 
 class Space:
@@ -49,6 +49,7 @@ class Space:
         self._known = np.zeros(0, dtype=np.bool_)
         self._counts = np.zeros(0, dtype=np.float32)
         self._lifts = np.zeros(0, dtype=np.float32)
+        self._lifts_in_cells = np.zeros(0, dtype=np.float32)
         self._text_keys = np.zeros(0, dtype=np.uint64)
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
         self._order = np.argsort(release.items.keys, kind="stable")
@@ -102,9 +103,10 @@ class Space:
         np.add(self._bias[rows], self._lifts[rows], out=self._columns[-1, rows])
         self._columns[-1, rows][~self._known[rows]] = -np.inf
         if self.cells is not None:
-            # Cells are searched by what these rows were worth when the cells were built.
-            high = np.flatnonzero(self._lifts[rows] > LIFTED_OUT)
-            self.cells.leave(high)
+            # Cells are searched by what their rows were worth when they were built.
+            higher = self._lifts[rows].copy()
+            higher[: len(self._lifts_in_cells)] -= self._lifts_in_cells[: len(higher)]
+            self.cells.leave(np.flatnonzero(higher > LIFTED_OUT))
 
     @property
     def slots(self) -> Rows:
@@ -155,7 +157,8 @@ class Space:
         """
         self._changed = []
         rows, vectors = np.flatnonzero(self.known), self.vectors
-        bias = self.bias + self.lifts
+        self._lifts_in_cells = self.lifts.copy()
+        bias = self.bias + self._lifts_in_cells
         scale = float(self.head.score_scale[0])
         return lambda: Cells(rows, vectors, bias, scale, seed=int(self.key) % 2**32)
 

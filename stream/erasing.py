@@ -115,10 +115,10 @@ def forget(
 ) -> tuple[Outcome, dict[str, int]]:
     """The same as `erase_user`; no words stay in memory, and in no trend what she did."""
     path.forget_words()
-    taken_out = path.taking_out_of_trend(source, user)
+    profile = path.profile(source, user)
     outcome, erased = erase_user(source, user, end, request, now_s)
     if erased["profiles"]:
-        taken_out()
+        path.take_out_of_trend(profile)
     return outcome, erased
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -244,14 +244,14 @@ class EventPath:
         outputs = [message for _, message in self._recommend(loaded, rows, causes, arms, now_s)]
         return Outcome(self._stored.save(source, loaded, now_s), source.sealed(outputs))
 
-    def taking_out_of_trend(self, source: Source, user: bytes) -> Callable[[], None]:
-        """What takes a user's events out of the trend; to be called when her profile is erased,
-        which it is read from now."""
-        trending = self._trending
-        if trending is None:
-            return lambda: None
-        records = self._stored.load(source, [user]).records
-        return lambda: trending.forget(records)
+    def profile(self, source: Source, user: bytes) -> Records:
+        """What is stored of a user, one record; an empty one if nothing is."""
+        return self._stored.load(source, [user]).records
+
+    def take_out_of_trend(self, records: Records) -> None:
+        """What an erased user did is to lift nothing any more."""
+        if self._trending is not None:
+            self._trending.forget(records)
 
     def forget_words(self) -> None:
         """Of an erased user no words may stay in memory, nor what they read as.

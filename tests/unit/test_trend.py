@@ -356,6 +356,21 @@ def test_lifts_reach_every_way_of_ranking_and_are_taken_off_again() -> None:
         np.testing.assert_allclose(own.scores[user], expected, atol=1e-3)
 
 
+def test_an_index_that_knows_of_a_lift_is_asked_for_the_row_itself() -> None:
+    catalog = make_catalog(30)
+    space = Space(make_release(catalog.items), catalog, LAYOUT.seen_bytes)
+    lifts = np.zeros(30, np.float32)
+    lifts[4] = 2.0
+    space.finish_index(space.begin_index()())
+    space.lift(lifts)
+    assert space.uncovered() == 1
+    space.finish_index(space.begin_index()())
+    space.lift(lifts)
+    assert space.uncovered() == 0
+    space.lift(lifts + np.float32(1.0))
+    assert space.uncovered() == 30
+
+
 def test_an_item_that_is_not_known_stays_unknown_when_it_trends() -> None:
     catalog = make_catalog(6)
     space = Space(make_release(catalog.items[:5]), catalog, LAYOUT.seen_bytes)
