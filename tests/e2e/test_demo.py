@@ -50,6 +50,9 @@ def test_the_demo_learns_swaps_and_loses_doubles_and_mixes_nothing(
             # round that is refused for that leaves too few events for the next one.
             "DRIFTLINE_LEARNER__GATE_TOLERANCE": "1",
             "DRIFTLINE_LEARNER__FORGETTING_TOLERANCE": "1",
+            # Nor is it whether the little that it learned is good for a canary's users.
+            "DRIFTLINE_ROLLOUT__TOLERANCE": "0.99",
+            "DRIFTLINE_ROLLOUT__LEVEL_TOLERANCE": "0.99",
             # MovieLens comes user by user: a tenth of so few events may be of three users, none of
             # whom sits exams, and then a round has no evidence.
             "DRIFTLINE_LEARNER__HOLDOUT_SHARE": "0.3",
