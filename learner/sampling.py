@@ -23,7 +23,7 @@ from learner.catalogue import Catalogue
 from learner.model import Batch
 from profiles.evaluation import Ints, UserSequence
 from profiles.layers import Floats
-from profiles.positive import Bools, is_low_rating, target_weights
+from profiles.positive import Bools, is_low_rating, rate_action, target_weights
 from profiles.release import Keys
 
 BUCKET_BATCHES = 16
@@ -114,7 +114,7 @@ class ActionWeights:
 
     @property
     def _rate(self) -> int:
-        return self.names.index("rate") if "rate" in self.names else -1
+        return rate_action(self.names)
 
 
 def known_part(segment: Segment, catalogue: Catalogue) -> tuple[Segment, Ints]:

@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.judging import Batch
+from profiles.layers import Floats
 from profiles.logs import get_logger
 from profiles.metrics import WorkerMetrics
-from profiles.positive import target_weights
+from profiles.positive import Bools, Ints, rate_action, target_weights
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
 from profiles.state import Records, read_history, was_seen
@@ -72,7 +73,7 @@ class Trending:
         self._recent = RecentCounts(settings.trend_half_life_s)
         names = list(actions)
         self._weights = np.array([actions[name] for name in names], np.float32)
-        self._rate = names.index("rate") if "rate" in names else -1
+        self._rate = rate_action(names)
         self._lifted: dict[str, float] = {}
         self._waiting, self._kept_s = self._read()
 
@@ -86,9 +87,7 @@ class Trending:
 
         `space`: any; only its places in the filter are read.
         """
-        wanted = batch.item_rows >= 0
-        wanted &= target_weights(self._weights, self._rate, batch.actions, batch.values) > 0
-        at = np.flatnonzero(wanted)
+        at = np.flatnonzero((batch.item_rows >= 0) & self._wanted(batch.actions, batch.values))
         users, rows = batch.users[at], batch.item_rows[at]
         new = ~was_seen(records["seen"][users], space.slots[rows][:, None])[:, 0]
         at, pairs = at[new], users[new] * len(self._catalog) + rows[new]
@@ -111,11 +110,15 @@ class Trending:
         history = read_history(records)
         at = history.mask & ~history.said
         rows = self._catalog.rows_of(history.items[at])
-        wanted = target_weights(self._weights, self._rate, history.actions[at], history.values[at])
-        kept = np.flatnonzero((rows >= 0) & (wanted > 0))
+        kept = np.flatnonzero((rows >= 0) & self._wanted(history.actions[at], history.values[at]))
         rows, ts = rows[kept], history.ts[at][kept]
         first = np.unique(rows, return_index=True)[1]
         self._recent.take_back(rows[first], ts[first])
+
+    def _wanted(self, actions: Ints, values: Floats) -> Bools:
+        """Which events say that their user wants the item.  Shapes: (M,) -> (M,)."""
+        wanted: Bools = target_weights(self._weights, self._rate, actions, values) > 0
+        return wanted
 
     def lift(self, spaces: Sequence[Space], now_s: float) -> None:
         """Work out the lifts of spaces that are due."""
