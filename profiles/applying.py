@@ -18,7 +18,6 @@ from profiles.catalog import Catalog, Rows
 from profiles.judging import Batch, judge
 from profiles.rate_cap import RateCap
 from profiles.rebuild import rebuild
-from profiles.said import step_vectors
 from profiles.scoring import unseen_ranks
 from profiles.space import Space
 from profiles.state import EVENT_DTYPE, SAID, Records, bloom_slots, mark_seen
@@ -119,7 +118,7 @@ def _advance_users(
     before[:, 0] = np.where(records["events"][users] > 0, records["last_ts"][users], np.nan)
     before[:, 1:] = ts[:, :-1]
     steps = Steps(
-        items=step_vectors(space.vectors, space.texts, todo.item_rows[at], todo.item_keys[at]),
+        items=space.picked(todo.item_rows[at], todo.item_keys[at]),
         actions=todo.actions[at],
         values=todo.values[at],
         gaps_s=np.maximum(ts - before, 0.0),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from profiles.item_text import TextOf
 from profiles.items import Item
+from profiles.key_index import KeyIndex
 from profiles.modalities import TEXT_ALONE, Halves, Modalities, content_key, places
 from profiles.wire import key64
 
@@ -46,7 +47,7 @@ class Catalog:
         self._shown = np.zeros((1024, modalities.columns), dtype=np.float16)
         self._available = np.zeros(1024, dtype=np.bool_)
         self._permitted = np.zeros(1024, dtype=np.bool_)
-        self._sorted: tuple[Keys, Rows] | None = None
+        self._index = KeyIndex()
         self.version = 0
         """Counts changes: what was derived from the catalogue is compared by it."""
 
@@ -96,7 +97,6 @@ class Catalog:
             self.items.append(item)
             self.rows[item.item_id] = row
             self._keys[row] = key64(item.item_id)
-            self._sorted = None
             changed = True
         else:
             changed = int(self._text_keys[row]) != text_key
@@ -147,15 +147,7 @@ class Catalog:
 
     def rows_of(self, keys: Keys) -> Rows:
         """Rows of items by key, -1 where the catalogue has none.  Any shape."""
-        if not len(self):
-            return np.full(keys.shape, -1, dtype=np.intp)
-        if self._sorted is None:
-            order = np.argsort(self.keys, kind="stable")
-            self._sorted = self.keys[order], order
-        sorted_keys, order = self._sorted
-        at = np.minimum(np.searchsorted(sorted_keys, keys), len(order) - 1)
-        found: Rows = np.where(sorted_keys[at] == keys, order[at], -1)
-        return found
+        return self._index.rows_of(self.keys, keys)
 
     def _grow(self) -> None:
         self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])

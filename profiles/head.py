@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from profiles.errors import ReleaseRefused
 from profiles.layers import GAP_FEATURES, Floats, layer_norm, sigmoid
+from profiles.lowest import Lowest
 from profiles.modalities import Widths, places
 
 MAX_WEIGHT = 1e4
@@ -106,7 +107,8 @@ class Head:
     `start` is the state of a user without history; `new_item_bias` the score bias of an item
     that no event has touched; `new_item_gain` how much longer its vector is than another's;
     `score_scale` multiplies profile · item; `id_gate` is the k of g(n) = n / (n + k).
-    The last five are empty where the shape has no modalities (`fused` has their meaning).
+    `vector_weight` and those after it are empty where the shape has no modalities (`fused` has
+    their meaning).  `lowest` follows from the others.
     """
 
     shape: HeadShape
@@ -143,6 +145,20 @@ class Head:
     gate_text: Floats = field(default_factory=_none)
     gate_vector: Floats = field(default_factory=_none)
     gate_bias: Floats = field(default_factory=_none)
+    lowest: Lowest = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        lowest = Lowest.of(
+            self.action,
+            self.gap,
+            self.value,
+            self.norm_gain[0],
+            self.norm_bias[0],
+            self.mix_weight[0],
+            self.mix_bias[0],
+            self.mix_gap[0],
+        )
+        object.__setattr__(self, "lowest", lowest)
 
     @classmethod
     def from_arrays(

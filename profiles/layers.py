@@ -20,14 +20,14 @@ EPSILON = np.float32(1e-5)
 VALUE_CLIP = 10.0
 """Event values are clipped to ±10 before the model sees them; raw ones stay in the history."""
 
-_CLIP = np.float32(VALUE_CLIP)
-_LOG2_E = np.float32(1.4426950408889634)
-_MOST = np.float32(126.0)
-_BIAS = np.int32(127)
-_MANTISSA_BITS = np.int32(23)
-_ONE = np.float32(1.0)
+CLIP = np.float32(VALUE_CLIP)
+LOG2_E = np.float32(1.4426950408889634)
+MOST = np.float32(126.0)
+BIAS = np.int32(127)
+MANTISSA_BITS = np.int32(23)
+ONE = np.float32(1.0)
 # 2^r = 1 + r · q(r) on [0, 1): q goes through its Chebyshev points, and 2^0 is exactly 1.
-_P5, _P4, _P3, _P2, _P1 = (
+P5, P4, P3, P2, P1 = (
     np.float32(c)
     for c in np.polynomial.Chebyshev.interpolate(
         lambda r: np.expm1(r * np.log(2.0)) / r, 4, domain=[0.0, 1.0]
@@ -83,17 +83,6 @@ def add_in_place(x: Floats, more: Floats, bias: Floats) -> None:
     _add(_view(x), _rows(more), bias)
 
 
-def add_events(
-    x: Floats, items: Floats, gaps: Floats, gap: Floats, values: Floats, value: Floats
-) -> None:
-    """x := x + item + gaps · gap + clipped value · value, in place: what an event brings.
-
-    Shapes: x, items (..., D), gaps (..., G), gap (G, D), values (...), value (D,).
-    """
-    numbers = np.ascontiguousarray(values, np.float32).reshape(-1)
-    _add_events(_view(x), _rows(items), _rows(gaps), gap, numbers, value)
-
-
 def gap_features(gap_s: npt.NDArray[np.float64]) -> Floats:
     """What the model sees of the time since the user's previous event.
 
@@ -131,7 +120,7 @@ def _normalise(x: Floats, gain: Floats, bias: Floats, out: Floats) -> None:
             centred = x[row, d] - mean
             out[row, d] = centred
             squares += centred * centred
-        scale = _ONE / np.sqrt(squares / np.float32(width) + EPSILON)
+        scale = ONE / np.sqrt(squares / np.float32(width) + EPSILON)
         for d in range(width):
             out[row, d] = out[row, d] * scale * gain[d] + bias[d]
 
@@ -146,14 +135,14 @@ def _logistic(x: Floats, bias: Floats, columns: int, times_input: bool) -> None:
     for row in range(len(x)):
         for d in range(columns):
             x[row, d] += bias[d]
-            t = min(max(-x[row, d] * _LOG2_E, -_MOST), _MOST)
+            t = min(max(-x[row, d] * LOG2_E, -MOST), MOST)
             whole = np.floor(t)
             fractions[d] = t - whole
-            powers[d] = (np.int32(whole) + _BIAS) << _MANTISSA_BITS
+            powers[d] = (np.int32(whole) + BIAS) << MANTISSA_BITS
         for d in range(columns):
             r = fractions[d]
-            p = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _ONE
-            chance = _ONE / (_ONE + p * scales[d])
+            p = ((((P5 * r + P4) * r + P3) * r + P2) * r + P1) * r + ONE
+            chance = ONE / (ONE + p * scales[d])
             x[row, d] = x[row, d] * chance if times_input else chance
 
 
@@ -189,20 +178,6 @@ def _add(x: Floats, more: Floats, bias: Floats) -> None:
     for row in range(count):
         for d in range(width):
             x[row, d] += more[row, d] + bias[d]
-
-
-@compiled("f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], f4[::1]", writes="x")
-def _add_events(
-    x: Floats, items: Floats, gaps: Floats, gap: Floats, values: Floats, value: Floats
-) -> None:
-    count, width = x.shape
-    for row in range(count):
-        clipped = min(max(values[row], -_CLIP), _CLIP)
-        for d in range(width):
-            brought = items[row, d] + clipped * value[d]
-            for g in range(GAP_FEATURES):
-                brought += gaps[row, g] * gap[g, d]
-            x[row, d] += brought
 
 
 @compiled("f8[::1], f4[:, ::1]", writes="out")

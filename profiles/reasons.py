@@ -25,11 +25,10 @@ from profiles.catalog import Catalog, Rows
 from profiles.compiled import compiled
 from profiles.head import Head
 from profiles.layers import Floats
-from profiles.said import step_vectors
 from profiles.scoring import Ranked, flat_places
 from profiles.space import Space
 from profiles.state import Records, read_history
-from profiles.updater import Steps, top_inputs, top_mix, top_profile
+from profiles.updater import Steps, top_profile, top_steps
 
 WINDOW = 8
 LEAST_KEPT = np.float32(0.02)
@@ -64,7 +63,7 @@ def event_shares(
     past, mask = past.take(order), mask.take(order)
     said, keys = said.take(order), keys.take(order)
     steps = Steps(
-        step_vectors(space.vectors, space.texts, np.where(said, -1, past.clip(0)), keys),
+        space.picked(np.where(said, -1, past.clip(0)), keys),
         history.actions[:, -width:].take(order),
         history.values[:, -width:].take(order),
         history.gaps_s[:, -width:].take(order),
@@ -89,9 +88,9 @@ def _profiles_without(
     head: Head, stored: Floats, steps: Steps, mask: npt.NDArray[np.bool_]
 ) -> Floats:
     """Each user's profile without each event.  Shapes: stored (B, D), mask (B, W) -> (B, W, D)."""
-    x, gaps = top_inputs(head, steps, mask)
+    x, mixed = top_steps(head, steps, mask)
     without = np.empty_like(x)
-    _take_out(top_mix(head, x, gaps), stored.astype(np.float32), mask, without)
+    _take_out(mixed, stored.astype(np.float32), mask, without)
     # The last event's own vector is part of the profile: without it, the one before's is.
     inputs = np.repeat(x[:, -1:], x.shape[1], axis=1)
     one_before = mask[:, -2, None] * x[:, -2] if x.shape[1] > 1 else np.zeros_like(x[:, -1])

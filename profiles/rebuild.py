@@ -11,7 +11,6 @@ import numpy as np
 
 from profiles.catalog import Catalog, Rows
 from profiles.layers import Floats
-from profiles.said import step_vectors
 from profiles.space import Space
 from profiles.state import Records, read_history
 from profiles.updater import Steps, advance_to_last, profile_at_start, start_state
@@ -52,9 +51,8 @@ def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Fl
     users = len(records)
     history = read_history(records)
     state = start_state(space.head, users)
-    at_start = profile_at_start(space.head, users)
     if not history.mask.any() or not (len(space.known) or history.said.any()):
-        return state, at_start
+        return state, profile_at_start(space.head, users)
     item_rows = catalog.rows_of(history.items)
     mask = history.mask & (item_rows >= 0)
     if len(space.known):
@@ -62,13 +60,12 @@ def replay_history(records: Records, space: Space, catalog: Catalog) -> tuple[Fl
     spoken = history.said & (history.items != 0)
     mask |= spoken
     steps = Steps(
-        items=step_vectors(
-            space.vectors, space.texts, np.where(spoken, -1, item_rows.clip(0)), history.items
-        ),
+        items=space.picked(np.where(spoken, -1, item_rows.clip(0)), history.items),
         actions=history.actions,
         values=history.values,
         gaps_s=history.gaps_s,
     )
     state, profile = advance_to_last(space.head, state, steps, mask)
-    any_event = np.asarray(mask.any(axis=1))
-    return state, np.where(any_event[:, None], profile, at_start)
+    if not (any_event := mask.any(axis=1)).all():
+        profile[~any_event] = profile_at_start(space.head, 1)
+    return state, profile

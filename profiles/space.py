@@ -10,18 +10,26 @@ promise, and this class is where it is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from profiles.catalog import Catalog, Rows
+from profiles.catalog import Catalog, Keys, Rows
 from profiles.cells import Cells
 from profiles.head import embed_items
+from profiles.key_index import KeyIndex
 from profiles.layers import Floats
+from profiles.lowest import Picked
 from profiles.release import Release
-from profiles.said import TextVectors
+from profiles.said import TextVectors, step_vectors
 from profiles.state import bloom_slots
 
+Number = TypeVar("Number", bound=np.generic)
+
+MIXED_ITEMS = 500_000
+"""A larger catalogue's items are mixed for each batch anew: the table would take as much memory as
+their vectors do twice over, 256 MB at so many items of 64 dimensions."""
 LIFTED_OUT = 0.5
 """A row that is lifted by so much more than when cells were built is looked at by every query."""
 
@@ -36,7 +44,10 @@ class Space:
     changed since.
     """
 
-    def __init__(self, release: Release, catalog: Catalog, seen_bytes: int) -> None:
+    def __init__(
+        self, release: Release, catalog: Catalog, seen_bytes: int, *, empty: bool = False
+    ) -> None:
+        """`empty`: no row of the catalogue is in it yet; `take_in` brings them."""
         self.release = release
         self.head = release.head
         self.key = np.uint64(release.key)
@@ -44,6 +55,7 @@ class Space:
         self._catalog = catalog
         self._seen_bytes = seen_bytes
         self._vectors: Floats = np.zeros((0, release.head.shape.dim), dtype=np.float32)
+        self._mixed: Floats = np.zeros((0, 2 * release.head.shape.dim), dtype=np.float32)
         self._bias: Floats = np.zeros(0, dtype=np.float32)
         self._columns: Floats = np.zeros((release.head.shape.dim + 1, 0), dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
@@ -52,18 +64,27 @@ class Space:
         self._lifts_in_cells = np.zeros(0, dtype=np.float32)
         self._text_keys = np.zeros(0, dtype=np.uint64)
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
-        self._order = np.argsort(release.items.keys, kind="stable")
-        self._sorted_keys = release.items.keys[self._order]
+        self._places = KeyIndex()
         self._filled = 0
         self._by_first_slot: tuple[Rows, Rows] | None = None
         self.cells: Cells | None = None
         self.texts = TextVectors(release.head)
         self._changed: list[Rows] | None = None
-        self.extend()
+        if not empty:
+            self.extend()
 
     @property
     def vectors(self) -> Floats:
         return self._vectors[: self._filled]
+
+    def picked(self, rows: Rows, keys: Keys) -> Floats | Picked:
+        """What events brought, as the model reads it: items, or where the row is -1 words.
+
+        Shapes: rows and keys (...), keys of items or words.
+        """
+        if len(self._mixed) and not (rows < 0).any():
+            return Picked(self.vectors, self._mixed[: self._filled], rows)
+        return step_vectors(self.vectors, self.texts, rows, keys)
 
     @property
     def bias(self) -> Floats:
@@ -129,19 +150,27 @@ class Space:
 
         Returns: rows that need encoding.
         """
-        size = len(self._catalog)
         held = slice(0, self._filled)
         changed = self._text_keys[held] != self._catalog.text_keys[held]
         for row in np.flatnonzero(changed).tolist():
             self.forget_text(row)
-        if size > self._filled:
+        self.take_in(len(self._catalog))
+        return self.missing()
+
+    def take_in(self, most: int) -> bool:
+        """Take in rows that the catalogue gained, at most so many.  Returns: whether it has more.
+
+        Of a large catalogue all at once would hold events up (`stream.release_feed`).
+        """
+        size = len(self._catalog)
+        rows = np.arange(self._filled, min(size, self._filled + most))
+        if len(rows):
             self._reserve(size)
-            rows = np.arange(self._filled, size)
             self._slots[rows] = bloom_slots(self._catalog.keys[rows], self._seen_bytes)
-            self._filled = size
+            self._filled += len(rows)
             self._by_first_slot = None
             self._take_from_release(rows)
-        return self.missing()
+        return self._filled < size
 
     def uncovered(self) -> int:
         """Known rows that no index of candidates stands for."""
@@ -214,6 +243,8 @@ class Space:
     def _put(self, rows: Rows, vectors: Floats, bias: Floats) -> None:
         """Rows become known.  Shapes: rows (M,), vectors (M, D), bias (M,)."""
         self._vectors[rows], self._bias[rows] = vectors, bias
+        if len(self._mixed):
+            self._mixed[rows] = self.head.lowest.mixed(vectors)
         self._columns[:-1, rows] = vectors.T
         self._columns[-1, rows] = bias + self._lifts[rows]
         self._known[rows] = True
@@ -223,28 +254,29 @@ class Space:
             self.cells.leave(rows)
 
     def _in_release(self, rows: Rows) -> Rows:
-        keys = self.release.items.keys
-        if not len(keys):
-            return np.full(len(rows), -1, dtype=np.intp)
-        wanted = self._catalog.keys[rows]
-        at = np.minimum(np.searchsorted(self._sorted_keys, wanted), len(keys) - 1)
-        found = self._order[at]
-        result: Rows = np.where(keys[found] == wanted, found, -1)
-        return result
+        return self._places.rows_of(self.release.items.keys, self._catalog.keys[rows])
 
     def _reserve(self, size: int) -> None:
         if size <= len(self._bias):
             return
-        room = max(size, 2 * len(self._bias))
-        extra = room - len(self._bias)
-        dim = self.head.shape.dim
-        self._vectors = np.concatenate([self._vectors, np.zeros((extra, dim), np.float32)])
-        self._bias = np.concatenate([self._bias, np.zeros(extra, np.float32)])
-        unknown = np.zeros((dim + 1, extra), np.float32)
-        unknown[-1] = -np.inf
-        self._columns = np.concatenate([self._columns, unknown], axis=1)
-        self._known = np.concatenate([self._known, np.zeros(extra, np.bool_)])
-        self._counts = np.concatenate([self._counts, np.zeros(extra, np.float32)])
-        self._lifts = np.concatenate([self._lifts, np.zeros(extra, np.float32)])
-        self._text_keys = np.concatenate([self._text_keys, np.zeros(extra, np.uint64)])
-        self._slots = np.concatenate([self._slots, np.zeros((extra, 4), np.intp)])
+        room, dim = max(size, 2 * len(self._bias)), self.head.shape.dim
+        self._vectors = _longer(self._vectors, (room, dim))
+        mixed = room if room <= MIXED_ITEMS else 0
+        self._mixed = _longer(self._mixed[:mixed], (mixed, 2 * dim))
+        columns = np.zeros((dim + 1, room), np.float32)
+        columns[:, : self._filled] = self.columns
+        columns[-1, self._filled :] = -np.inf
+        self._columns = columns
+        self._bias = _longer(self._bias, (room,))
+        self._known = _longer(self._known, (room,))
+        self._counts = _longer(self._counts, (room,))
+        self._lifts = _longer(self._lifts, (room,))
+        self._text_keys = _longer(self._text_keys, (room,))
+        self._slots = _longer(self._slots, (room, 4))
+
+
+def _longer(array: npt.NDArray[Number], shape: tuple[int, ...]) -> npt.NDArray[Number]:
+    """The same with noughts after it; memory that nobody writes to is not asked for."""
+    made = np.zeros(shape, array.dtype)
+    made[: len(array)] = array
+    return made

@@ -249,31 +249,76 @@ class History:
 def read_history(records: Records, newest: int | None = None) -> History:
     """Unroll the rings of a batch of profiles; `newest`: only so many events of each."""
     ring = records["history"]
-    size = ring.shape[1]
-    kept = np.minimum(records["events"].astype(np.int64), size)
+    events = records["events"].astype(np.int64)
+    kept = np.minimum(events, ring.shape[1])
     if newest is not None:
         kept = np.minimum(kept, newest)
-    longest = int(kept.max(initial=0))
-    # Column c of the result is event number (events - longest + c) of that user.
-    number = records["events"].astype(np.int64)[:, None] - longest + np.arange(longest)[None]
-    mask = np.arange(longest)[None] >= (longest - kept)[:, None]
-    slot = number % size
-    rows = np.arange(len(records))[:, None]
-    events = ring[rows, slot]
-    ts = events["ts"]
-    gaps = np.full(ts.shape, np.nan)
-    if longest > 1:
-        both = mask[:, 1:] & mask[:, :-1]
-        gaps[:, 1:] = np.where(both, np.maximum(ts[:, 1:] - ts[:, :-1], 0.0), np.nan)
-    return History(
-        items=np.where(mask, events["item"], 0).astype(np.uint64),
-        ts=ts,
-        gaps_s=gaps,
-        actions=(events["action"] & (SAID - 1)).astype(np.int64),
-        values=events["value"].astype(np.float32),
-        mask=mask,
-        said=mask & (events["action"] >= SAID),
+    shape = len(records), int(kept.max(initial=0))
+    found = History(
+        items=np.zeros(shape, np.uint64),
+        ts=np.zeros(shape),
+        gaps_s=np.full(shape, np.nan),
+        actions=np.zeros(shape, np.int64),
+        values=np.zeros(shape, np.float32),
+        mask=np.zeros(shape, np.bool_),
+        said=np.zeros(shape, np.bool_),
     )
+    _unroll(
+        # Fields lie unaligned, which numpy can read.
+        np.ascontiguousarray(ring["item"]),
+        np.ascontiguousarray(ring["ts"]),
+        np.ascontiguousarray(ring["action"]),
+        ring["value"].astype(np.float32),
+        events,
+        kept,
+        found.items,
+        found.ts,
+        found.gaps_s,
+        found.actions,
+        found.values,
+        found.mask,
+        found.said,
+    )
+    return found
+
+
+@compiled(
+    "u8[:, ::1], f8[:, ::1], u1[:, ::1], f4[:, ::1], i8[::1], i8[::1], "
+    "u8[:, ::1], f8[:, ::1], f8[:, ::1], i8[:, ::1], f4[:, ::1], b1[:, ::1], b1[:, ::1]",
+    writes="items ts gaps_s actions values mask said",
+)
+def _unroll(
+    ring_items: npt.NDArray[np.uint64],
+    ring_ts: npt.NDArray[np.float64],
+    ring_actions: npt.NDArray[np.uint8],
+    ring_values: npt.NDArray[np.float32],
+    events: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.int64],
+    items: npt.NDArray[np.uint64],
+    ts: npt.NDArray[np.float64],
+    gaps_s: npt.NDArray[np.float64],
+    actions: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    said: npt.NDArray[np.bool_],
+) -> None:
+    users, size = ring_items.shape
+    longest = items.shape[1]
+    for user in range(users):
+        # The last column is the last event.
+        slot = (events[user] - kept[user]) % size
+        for at in range(longest - kept[user], longest):
+            items[user, at] = ring_items[user, slot]
+            ts[user, at] = ring_ts[user, slot]
+            actions[user, at] = ring_actions[user, slot] & (SAID - 1)
+            values[user, at] = ring_values[user, slot]
+            mask[user, at] = True
+            said[user, at] = ring_actions[user, slot] >= SAID
+            if at > longest - kept[user]:
+                gaps_s[user, at] = max(ts[user, at] - ts[user, at - 1], 0.0)
+            slot += 1
+            if slot == size:
+                slot = 0
 
 
 def bloom_slots(item_keys: npt.NDArray[np.uint64], seen_bytes: int, hashes: int = 4) -> Rows:

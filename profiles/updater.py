@@ -22,9 +22,7 @@ import numpy.typing as npt
 
 from profiles.head import Head, embed_items
 from profiles.layers import (
-    GAP_FEATURES,
     Floats,
-    add_events,
     add_in_place,
     gap_features,
     gate_in_place,
@@ -32,6 +30,7 @@ from profiles.layers import (
     scan,
     silu_in_place,
 )
+from profiles.lowest import Picked, Trail, read_events
 
 KNOWN_ITEM_EVENTS = 200.0
 """So many events stand behind the item that a declared interest is taken for: none asks for the
@@ -42,12 +41,12 @@ unknown, and a new item's vector is longer than others (`learner.new_item_gain`)
 class Steps:
     """Events as the model reads them, one row per user and, in a sequence, one column per step.
 
-    Shapes: items (..., D) embeddings; actions (...) index into the head's actions; values (...)
-    what the event carried, 0 for none; gaps_s (...) seconds since the user's previous event, NaN
-    for a first one.
+    Shapes: items (..., D) embeddings, or rows (...) of a table of such; actions (...) index into
+    the head's actions; values (...) what the event carried, 0 for none; gaps_s (...) seconds since
+    the user's previous event, NaN for a first one.
     """
 
-    items: Floats
+    items: Floats | Picked
     actions: npt.NDArray[np.int64]
     values: Floats
     gaps_s: npt.NDArray[np.float64]
@@ -58,12 +57,16 @@ def start_state(head: Head, users: int) -> Floats:
     return np.repeat(head.start[None], users, axis=0)
 
 
-def _inputs(head: Head, steps: Steps) -> tuple[Floats, Floats]:
-    """What an event brings: (x, gap features).  Shapes: -> (..., D), (..., 4)."""
-    gaps = gap_features(steps.gaps_s)
-    x: Floats = head.action.take(steps.actions, axis=0)  # contiguous, as an index might not be
-    add_events(x, steps.items, gaps, head.gap, steps.values, head.value)
-    return x, gaps
+def _read(
+    head: Head, steps: Steps, mask: npt.NDArray[np.bool_], held: Floats, keep: str
+) -> tuple[Floats, Trail]:
+    """`read_events` of these steps."""
+    items = steps.items
+    if not isinstance(items, Picked):
+        items = Picked.alone(head.lowest, items)
+    return read_events(
+        head.lowest, items, steps.actions, steps.values, steps.gaps_s, mask, held, keep=keep
+    )
 
 
 def _mix(head: Head, layer: int, x: Floats, gaps: Floats) -> Floats:
@@ -97,13 +100,13 @@ def advance(head: Head, state: Floats, steps: Steps) -> tuple[Floats, Floats]:
 
     Shapes: state (B, L, D), steps of shape (B,) -> state (B, L, D), profile (B, D), float32.
     """
-    return _move(head, state, *_inputs(head, steps))
-
-
-def _move(head: Head, state: Floats, x: Floats, gaps: Floats) -> tuple[Floats, Floats]:
-    """What an event brings, through all blocks.  Shapes: x (B, D), gaps (B, 4); as `advance`."""
-    one = np.ones((len(x), 1), np.bool_)
-    final, profiles = _move_all(head, state, x[:, None], gaps[:, None], one)
+    items = steps.items
+    if isinstance(items, Picked):
+        items = Picked(items.vectors, items.mixed, items.rows[:, None])
+    else:
+        items = items[:, None]
+    one = Steps(items, steps.actions[:, None], steps.values[:, None], steps.gaps_s[:, None])
+    final, profiles = advance_all(head, state, one, np.ones((len(state), 1), np.bool_))
     return final, profiles[:, 0]
 
 
@@ -116,15 +119,15 @@ def advance_all(
     Shapes: state (B, L, D), steps of shape (B, S), mask (B, S) -> state (B, L, D) after the last
     real event, profiles (B, S, D) after each event (undefined where masked), float32.
     """
-    return _move_all(head, state, *_inputs(head, steps), mask)
-
-
-def _move_all(
-    head: Head, state: Floats, x: Floats, gaps: Floats, mask: npt.NDArray[np.bool_]
-) -> tuple[Floats, Floats]:
-    final = np.empty_like(state)
-    for layer in range(head.shape.layers):
-        x, final[:, layer] = _through(head, layer, x, gaps, state[:, layer], mask)
+    final = state.copy()
+    held = final[:, 0].copy()
+    _, trail = _read(head, steps, mask, held, "x states")
+    final[:, 0] = held
+    x = _block_output(head, 0, trail.x, trail.states)
+    if head.shape.layers > 1:
+        gaps = gap_features(steps.gaps_s)
+        for layer in range(1, head.shape.layers):
+            x, final[:, layer] = _through(head, layer, x, gaps, state[:, layer], mask)
     return final, layer_norm(x, head.final_gain, head.final_bias)
 
 
@@ -145,16 +148,21 @@ def advance_to_last(
     The topmost block's output is four fifths of its arithmetic, and a rebuild needs one of many.
     Shapes: as `advance_all` -> state (B, L, D), profile (B, D), undefined without a real event.
     """
-    x, gaps = _inputs(head, steps)
-    final = np.empty_like(state)
+    final = state.copy()
+    held = final[:, 0].copy()
     top = head.shape.layers - 1
-    for layer in range(top):
-        x, final[:, layer] = _through(head, layer, x, gaps, state[:, layer], mask)
-    held, untold = state[:, top].copy(), np.empty((len(x), 0, x.shape[2]), np.float32)
-    scan(_mix(head, top, x, gaps), mask, held, untold)
+    x, trail = _read(head, steps, mask, held, "x states" if top else "")
+    if top:
+        gaps, whole = gap_features(steps.gaps_s), _block_output(head, 0, trail.x, trail.states)
+        final[:, 0] = held
+        for layer in range(1, top):
+            whole, final[:, layer] = _through(head, layer, whole, gaps, state[:, layer], mask)
+        held, untold = state[:, top].copy(), np.empty((len(x), 0, x.shape[1]), np.float32)
+        scan(_mix(head, top, whole, gaps), mask, held, untold)
+        last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
+        x = whole[np.arange(len(x)), last]
     final[:, top] = held
-    last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)
-    y = _block_output(head, top, x[np.arange(len(x)), last], held)
+    y = _block_output(head, top, x, held)
     return final, layer_norm(y, head.final_gain, head.final_bias)
 
 
@@ -177,32 +185,32 @@ def interest_move(head: Head, text: Floats) -> Floats:
     users, d = len(text), head.shape.dim
     known = np.full(users, KNOWN_ITEM_EVENTS, np.float32)
     x = embed_items(head, text, np.zeros((users, d), np.float32), known)
-    nothing = np.zeros((users, GAP_FEATURES), np.float32)
-    _, profile = _move(head, start_state(head, users), x, nothing)
+    no_action = np.full(users, head.shape.actions)
+    said = Steps(x, no_action, np.zeros(users, np.float32), np.full(users, np.nan))
+    _, profile = advance(head, start_state(head, users), said)
     moved: Floats = profile - profile_at_start(head, users)
     return moved
 
 
-def top_inputs(head: Head, steps: Steps, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """What the topmost block reads of some events: (x, gap features).
+def top_steps(head: Head, steps: Steps, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What the topmost block reads of some events, and makes of it: gate and candidate, side by
+    side.  Its new state is (1 - gate) h + gate · candidate.
 
     The blocks below it begin these events from the empty state: with one block this is exact.
-    Shapes: steps of shape (B, S) -> (B, S, D), (B, S, 4).
+    Shapes: steps of shape (B, S), at least one -> (B, S, D), (B, S, 2 D).
     """
-    x, gaps = _inputs(head, steps)
-    for layer in range(head.shape.layers - 1):
+    held = np.repeat(head.start[:1], len(mask), axis=0)
+    _, trail = _read(
+        head, steps, mask, held, "x mixed states" if head.shape.layers > 1 else "x mixed"
+    )
+    if head.shape.layers == 1:
+        return trail.x, trail.mixed
+    x, gaps = _block_output(head, 0, trail.x, trail.states), gap_features(steps.gaps_s)
+    top = head.shape.layers - 1
+    for layer in range(1, top):
         empty = np.repeat(head.start[layer][None], len(x), axis=0)
         x, _ = _through(head, layer, x, gaps, empty, mask)
-    return x, gaps
-
-
-def top_mix(head: Head, x: Floats, gaps: Floats) -> Floats:
-    """Gate and candidate of the topmost block, side by side: its new state is
-    (1 - gate) h + gate · candidate.
-
-    Shapes: x (..., D), gaps (..., 4) -> (..., 2 D).
-    """
-    return _mix(head, head.shape.layers - 1, x, gaps)
+    return x, _mix(head, top, x, gaps)
 
 
 def top_profile(head: Head, x: Floats, state: Floats) -> Floats:

@@ -9,7 +9,7 @@ from learner.model import Batch, HeadModel, from_head
 from learner.objectives import Objective
 from learner.sampling import Verdict
 from learner.stepping import batch_loss
-from profiles.head import embed_items
+from profiles.head import Head, embed_items
 from profiles.layers import Floats
 from profiles.settings.learning import LearnerSettings
 from profiles.updater import (
@@ -116,8 +116,10 @@ def test_the_gain_of_new_items_is_served_but_not_trained() -> None:
 
 
 def test_a_declared_interest_moves_a_new_profile_as_an_event_on_a_known_item_would() -> None:
-    head = make_head()
-    head.action[0] = 0.0
+    made = make_head()
+    arrays = made.arrays()
+    arrays["action"][0] = 0.0
+    head = Head.from_arrays(made.shape, made.actions, arrays)
     text = np.random.default_rng(2).normal(size=(3, head.shape.text_dim)).astype(np.float32)
     nothing = np.zeros((3, head.shape.dim), np.float32)
 

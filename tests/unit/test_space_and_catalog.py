@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from profiles.catalog import Catalog
 from profiles.head import embed_items
 from profiles.items import Item
+from profiles.lowest import Picked
 from profiles.release import ItemTable
 from profiles.space import Space
 from profiles.state import bloom_slots
@@ -247,3 +248,27 @@ def test_nothing_in_a_space_comes_from_another_release() -> None:
     assert one.key != other.key
     assert not np.isclose(one.vectors, other.vectors).any()
     assert isinstance(one.release.items, ItemTable)
+
+
+def test_a_space_that_is_filled_a_part_at_a_time_is_the_same_in_the_end() -> None:
+    items = make_items(2500)
+    release, catalog = make_release(items), Catalog()
+    for item in items[:2000]:
+        catalog.put(item)
+    space = Space(release, catalog, LAYOUT.seen_bytes, empty=True)
+    assert len(space.vectors) == 0
+    parts = 1
+    while space.take_in(300):
+        parts += 1
+        if parts == 3:
+            for item in items[2000:]:
+                catalog.put(item)
+    whole = Space(release, catalog, LAYOUT.seen_bytes)
+    assert parts == 9
+    for name in ("vectors", "columns", "bias", "counts", "slots", "known"):
+        np.testing.assert_array_equal(getattr(space, name), getattr(whole, name))
+    rows, keys = np.arange(2500), catalog.keys
+    mine, theirs = space.picked(rows, keys), whole.picked(rows, keys)
+    assert isinstance(mine, Picked)
+    assert isinstance(theirs, Picked)
+    np.testing.assert_allclose(mine.mixed, theirs.mixed, atol=1e-5)

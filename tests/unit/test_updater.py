@@ -73,6 +73,7 @@ def test_step_by_step_equals_sequence_equals_torch(
 
     state = start_state(head, users)
     stepped = np.zeros_like(whole)
+    assert isinstance(steps.items, np.ndarray)
     for step in range(length):
         one = Steps(
             steps.items[:, step], steps.actions[:, step], steps.values[:, step],
@@ -118,6 +119,7 @@ def test_padding_anywhere_changes_nothing() -> None:
 
     final, _ = advance_all(head, start_state(head, 2), steps, mask)
 
+    assert isinstance(steps.items, np.ndarray)
     for user in range(2):
         kept = np.flatnonzero(mask[user])
         only = Steps(
