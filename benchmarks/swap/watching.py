@@ -17,6 +17,14 @@ POLL_S = 0.05
 LAG = "driftline_event_loop_lag_seconds"
 MOST = 0.01
 """Share of the profiles that may still be stale when "99% of them" are in the new space."""
+WATCHED = (
+    "driftline_serving_release_info",
+    "driftline_profiles",
+    "driftline_profiles_stale",
+    "driftline_profiles_rebuilt_total",
+    *(f"{LAG}_{part}" for part in ("bucket", "sum", "count")),
+)
+"""Twenty looks a second at everything would take several percent of the worker's core."""
 
 
 @dataclass(slots=True)
@@ -91,7 +99,7 @@ class Watcher:
     def _run(self) -> None:
         next_s = time.time() + self._every_s
         while not self._over.wait(POLL_S):
-            samples = self._worker.metrics()
+            samples = self._worker.metrics(*WATCHED)
             now_s = time.time()
             self.looks.append(Look(now_s, samples))
             swap = self.swaps[-1] if self.swaps else None
