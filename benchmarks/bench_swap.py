@@ -28,6 +28,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.capacity import (
     EVERY_EVENT,
@@ -187,7 +188,7 @@ def _is_current(worker: WorkerProcess, release_id: str) -> bool:
 
 def _latency_by_phase(run: OpenLoop, swaps: list[Swap]) -> Result:
     """Before the first notice; while some profile is not in the new space, also swap by swap;
-    after and between."""
+    after and between; and by how much each swap raised p99 over the stretch before it."""
     sent_s = run.intended_s
     within = [
         (sent_s >= swap.announced_s) & (sent_s <= (swap.rebuilt_s or np.inf)) for swap in swaps
@@ -207,8 +208,24 @@ def _latency_by_phase(run: OpenLoop, swaps: list[Swap]) -> Result:
     p99s = [found[name].get("p99") for name in ("before", "during")]
     if None not in p99s:
         found["p99_increase_ms"] = round(p99s[1] - p99s[0], 2)
+    # Each swap against the stretch just before it: a disturbance from outside spoils one pair.
+    ends = [float(sent_s[0]), *(swap.rebuilt_s or np.inf for swap in swaps)]
+    each = [
+        _p99_ms(run, one) - _p99_ms(run, (sent_s > end_s) & (sent_s < swap.announced_s))
+        for one, end_s, swap in zip(within, ends, swaps, strict=False)
+    ]
+    each = [increase for increase in each if np.isfinite(increase)]
+    found["p99_increase_each_ms"] = [round(increase, 2) for increase in each]
+    if each:
+        found["p99_increase_median_ms"] = round(float(np.median(each)), 2)
     found["generator_late"] = quantiles_ms(run.lateness_s)
     return found
+
+
+def _p99_ms(run: OpenLoop, where: npt.NDArray[np.bool_]) -> float:
+    """Of the answered events of a stretch; NaN for one of fewer than 500."""
+    latencies_s = run.latencies_s[where & np.isfinite(run.latencies_s)]
+    return 1000.0 * float(np.quantile(latencies_s, 0.99)) if len(latencies_s) >= 500 else np.nan
 
 
 def _plot(name: str, run: OpenLoop, swaps: list[Swap]) -> None:
