@@ -9,6 +9,9 @@ The products do not depend on the event.  Those of actions, gaps and value are m
 those of items with the table that a space keeps of them; an event adds seven rows of 2 D numbers up
 where it had multiplied by a matrix of D times 2 D.  One loop goes from there to the new state.
 
+What surprised us: machine code is kept as long as this file is unchanged, also where a number that
+it takes from `layers` has changed.
+
 Notation: D width, N items, A actions, G gap features, B users, S steps.
 """
 
@@ -141,6 +144,7 @@ def read_events(
 
     Shapes: rows of `picked`, actions, values, gaps_s, mask (B, S), held (B, D) -> what the last
     real event brought (B, D), nought without one; and the trail.
+    Raises: IndexError when an event's item or action is none of those that there are.
     """
     users, steps = mask.shape
     d = held.shape[1]
@@ -152,6 +156,7 @@ def read_events(
         np.empty((users, shape["states"], d), np.float32),
     )
     last = np.zeros((users, d), np.float32)
+    strange = np.full(2, -1, np.int64)
     _read(
         picked.vectors,
         picked.mixed,
@@ -171,15 +176,22 @@ def read_events(
         trail.x,
         trail.mixed,
         trail.states,
+        strange,
     )
+    if strange[0] >= 0:
+        user, step = strange.tolist()
+        raise IndexError(
+            f"event {step} of row {user} names item row {picked.rows[user, step]} of "
+            f"{len(picked.vectors)} and action {actions[user, step]} of {len(lowest.action) - 1}"
+        )
     return last, trail
 
 
 @compiled(
     "f4[:, ::1], f4[:, ::1], i8[:, ::1], i8[:, ::1], f4[:, ::1], f8[:, ::1], b1[:, ::1], "
     "f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], "
-    "f4[:, ::1], f4[:, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1]",
-    writes="held last xs mixes states",
+    "f4[:, ::1], f4[:, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i8[::1]",
+    writes="held last xs mixes states strange",
     any_order=True,
 )
 def _read(
@@ -201,6 +213,7 @@ def _read(
     xs: Floats,
     mixes: Floats,
     states: Floats,
+    strange: Rows,
 ) -> None:
     users, steps = mask.shape
     width = held.shape[1]
@@ -216,6 +229,10 @@ def _read(
             now[d] = held[user, d]
         for step in range(steps):
             if mask[user, step]:
+                item, did = rows[user, step], actions[user, step]
+                if not (0 <= item < len(vectors) and 0 <= did < len(action)):
+                    strange[0], strange[1] = user, step
+                    return
                 # As `layers.gap_features`.
                 gap = gaps_s[user, step]
                 if np.isnan(gap):
@@ -227,7 +244,6 @@ def _read(
                     features[2] = np.exp(gap / -86_400.0)
                     features[3] = np.exp(gap / -2_592_000.0)
                 features[GAP_FEATURES] = min(max(values[user, step], -CLIP), CLIP)
-                item, did = rows[user, step], actions[user, step]
                 f0, f1, f2, f3, f4 = features[0], features[1], features[2], features[3], features[4]
                 total = np.float32(0.0)
                 for d in range(width):

@@ -92,8 +92,9 @@ def measure(
         return count
 
     timed("store", store_round)
+    rows = np.arange(size) % len(catalog)
     steps = Steps(
-        space.vectors[np.arange(size) % len(catalog)][:, None],
+        space.picked(rows[:, None], catalog.keys[rows][:, None]),
         np.zeros((size, 1), dtype=np.int64),
         np.zeros((size, 1), dtype=np.float32),
         np.full((size, 1), 60.0),

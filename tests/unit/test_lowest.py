@@ -139,3 +139,18 @@ def test_a_catalogue_too_large_for_a_table_makes_the_same_profiles(
         apply_batch(records, batch, space, catalog, TOPIC_KEY, 0.0)
         profiles.append(records["profile"].copy())
     np.testing.assert_allclose(profiles[0], profiles[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("row", "action"), [(ITEMS, 0), (-1, 0), (0, SHAPE.actions + 1), (0, -1)])
+def test_an_item_or_action_that_there_is_not_is_refused(row: int, action: int) -> None:
+    head = make_head()
+    vectors = np.zeros((ITEMS, SHAPE.dim), np.float32)
+    rows, actions = np.zeros((2, 2), np.intp), np.zeros((2, 2), np.int64)
+    rows[1, 1], actions[1, 1] = row, action
+    picked = Picked(vectors, head.lowest.mixed(vectors), rows)
+    mask, nothing = np.ones((2, 2), np.bool_), np.zeros((2, 2), np.float32)
+    gaps_s, held = np.zeros((2, 2)), np.zeros((2, SHAPE.dim), np.float32)
+    with pytest.raises(IndexError, match=rf"item row {row} of 9 and action {action} of 3"):
+        read_events(head.lowest, picked, actions, nothing, gaps_s, mask, held)
+    mask[1, 1] = False
+    read_events(head.lowest, picked, actions, nothing, gaps_s, mask, held)
