@@ -28,7 +28,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.capacity import (
     EVERY_EVENT,
@@ -59,6 +58,8 @@ from profiles.items import Item
 OVERRIDES = {**EVERY_EVENT, "DRIFTLINE_SERVING__TREND_WEIGHT": "1e-9"}
 """All the work of following a trend and none of its effect: recall compares what profiles alone
 would be shown."""
+LEAST_SAMPLES = 500
+"""A p99 of fewer is not compared."""
 
 
 def main() -> None:
@@ -210,22 +211,17 @@ def _latency_by_phase(run: OpenLoop, swaps: list[Swap]) -> Result:
         found["p99_increase_ms"] = round(p99s[1] - p99s[0], 2)
     # Each swap against the stretch just before it: a disturbance from outside spoils one pair.
     ends = [float(sent_s[0]), *(swap.rebuilt_s or np.inf for swap in swaps)]
-    each = [
-        _p99_ms(run, one) - _p99_ms(run, (sent_s > end_s) & (sent_s < swap.announced_s))
-        for one, end_s, swap in zip(within, ends, swaps, strict=False)
-    ]
-    each = [increase for increase in each if np.isfinite(increase)]
-    found["p99_increase_each_ms"] = [round(increase, 2) for increase in each]
+    each = []
+    for own, end_s, swap in zip(found["during_each"], ends, swaps, strict=False):
+        stretch = (sent_s > end_s) & (sent_s < swap.announced_s)
+        before = quantiles_ms(run.latencies_s[stretch & answered])
+        if min(own["samples"], before["samples"]) >= LEAST_SAMPLES:
+            each.append(round(own["p99"] - before["p99"], 2))
+    found["p99_increase_each_ms"] = each
     if each:
         found["p99_increase_median_ms"] = round(float(np.median(each)), 2)
     found["generator_late"] = quantiles_ms(run.lateness_s)
     return found
-
-
-def _p99_ms(run: OpenLoop, where: npt.NDArray[np.bool_]) -> float:
-    """Of the answered events of a stretch; NaN for one of fewer than 500."""
-    latencies_s = run.latencies_s[where & np.isfinite(run.latencies_s)]
-    return 1000.0 * float(np.quantile(latencies_s, 0.99)) if len(latencies_s) >= 500 else np.nan
 
 
 def _plot(name: str, run: OpenLoop, swaps: list[Swap]) -> None:

@@ -24,10 +24,11 @@ import numpy.typing as npt
 from profiles.catalog import Catalog, Rows
 from profiles.compiled import compiled
 from profiles.head import Head
+from profiles.history import read_history
 from profiles.layers import Floats
 from profiles.scoring import Ranked, flat_places
 from profiles.space import Space
-from profiles.state import Records, read_history
+from profiles.state import Records
 from profiles.updater import Steps, top_profile, top_steps
 
 WINDOW = 8

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.history import read_history
 from profiles.judging import Batch
 from profiles.layers import Floats
 from profiles.logs import get_logger
@@ -28,7 +29,7 @@ from profiles.metrics import WorkerMetrics
 from profiles.positive import Bools, Ints, rate_action, target_weights
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
-from profiles.state import Records, read_history, was_seen
+from profiles.state import Records, was_seen
 from profiles.trend import TRENDING, RecentCounts, Trend
 from profiles.whole_files import replace_file
 from stream.state_thread import StateThread

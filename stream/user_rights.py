@@ -19,10 +19,11 @@ from kafka.partitioner.default import murmur2
 from profiles.config import Settings
 from profiles.erasures import Erasure, Receipt
 from profiles.errors import BadMessage, BrokerError
+from profiles.history import read_history
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.said import read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION
-from profiles.state import RecordLayout, decode_records, read_history
+from profiles.state import RecordLayout, decode_records
 from profiles.topics import DEAD_LETTERED, Topics
 from profiles.wire import check_key, decode_json, encode
 from stream.dead_letters import read_letters

@@ -23,13 +23,14 @@ from profiles.board import ReleaseBoard
 from profiles.config import Settings
 from profiles.errors import BadMessage
 from profiles.fences import is_fence
+from profiles.history import read_history
 from profiles.items import decode_item
 from profiles.key_store import KeyMap
 from profiles.policies import PolicyBoard
 from profiles.pseudonyms import Pseudonyms, names_of
 from profiles.said import Tail, read_tail, text_key
 from profiles.sealing import PROFILE, RECOMMENDATION, MasterKeys, is_sealed, no_key
-from profiles.state import RecordLayout, Records, decode_records, read_history
+from profiles.state import RecordLayout, Records, decode_records
 from profiles.topics import Topics
 from profiles.wire import decode_json, key64
 from stream.api.newest import Newest

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.history import read_history
 from profiles.layers import Floats
 from profiles.rebuild import rebuild
 from profiles.scoring import queries
 from profiles.space import Space
-from profiles.state import SAID, Records, read_history
+from profiles.state import SAID, Records
 
 SESSION_GAP_S = 30 * 60.0
 

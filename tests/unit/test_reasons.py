@@ -11,11 +11,12 @@ from benchmarks.bench_continual import Plan
 from benchmarks.bench_reasons import judge
 from profiles.applying import apply_batch
 from profiles.catalog import Catalog
+from profiles.history import read_history
 from profiles.layers import Floats
 from profiles.reasons import WINDOW, event_shares
 from profiles.scoring import Ranked, recommend
 from profiles.space import Space
-from profiles.state import RecordLayout, Records, empty_records, read_history
+from profiles.state import RecordLayout, Records, empty_records
 from profiles.updater import Steps, advance_all, start_state
 from tests.unit.builders import (
     ACTIONS,

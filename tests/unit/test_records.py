@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.scale.synthetic import profiles, typical_events
 from profiles.config import Settings
 from profiles.errors import StoreCorruptError
+from profiles.history import read_history
 from profiles.state import (
     RecordLayout,
     bloom_slots,
@@ -23,7 +24,6 @@ from profiles.state import (
     empty_records,
     encode_records,
     mark_seen,
-    read_history,
     was_seen,
 )
 from profiles.store import PartitionStore, Watermark

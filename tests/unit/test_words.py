@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from profiles.answers import Request
 from profiles.errors import BadMessage
 from profiles.events import Event, Saying, decode_event
+from profiles.history import read_history
 from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.said import TextMemory, read_tail, text_key
 from profiles.settings.serving import ServingSettings
-from profiles.state import decode_records, read_history
+from profiles.state import decode_records
 from profiles.store import PartitionStore
 from profiles.wire import encode
 from stream.arms import Canary
