@@ -104,9 +104,12 @@ class WorkerProcess:
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """SIGTERM, and the exit code; what the worker said is shown where that is not 0."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=25)
+        code = self.process.wait(timeout=25)
+        if code:
+            print(f"the worker ended with {code}:\n{self.text[-8000:]}")
+        return code
 
 
 @dataclass(slots=True)
