@@ -5,9 +5,9 @@ adapters are put on it by PEFT under names of their own, and the one that is rea
 active.  Those used longest ago go first.  What PEFT cannot hold side by side, weights of a base
 that was tuned itself (`adapter.FULL`), has a base of its own and counts whole.
 
-Texts are read in float32, as the proof of a release is: a copy in bfloat16 with the adapter
-merged, which a worker's own child keeps (`profiles.encoder.TextEncoder.fast`), would be a base for
-each adapter again.
+`read` is in float32, as the proof of a release is.  `encode` is what a worker keeps: in bfloat16
+where the hardware is built for it, by a copy with the adapter merged
+(`profiles.encoder.TextEncoder.fast`), which is a base for each adapter again.
 """
 
 from __future__ import annotations
@@ -30,22 +30,26 @@ Kind = tuple[str, str, int, str]
 
 @dataclass(slots=True)
 class _Resident:
-    """One adapter.  `base`: the base that holds it, under `name`; or an encoder of its own."""
+    """One adapter.  `base`: the base that holds it, under `name`; None where it is its own.
+
+    `encoder` shares the base's model and keeps a bfloat16 copy of its own.
+    """
 
     size: int
     base: Kind | None
     name: str
-    own: TextEncoder | None = None
+    encoder: TextEncoder
 
 
 class AdapterShelf:
     """Reads texts under any adapter.  Not thread-safe: one thread owns it.
 
-    `budget`: bytes of adapters that may be resident; the one in use is whatever it weighs.
+    `budget`: bytes of adapters that may be resident, `most`: how many; the one in use is whatever
+    it weighs.
     """
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
+    def __init__(self, budget: int | None = None, most: int | None = None) -> None:
+        self._budget, self._most = budget, most
         self._bases: dict[Kind, TextEncoder] = {}
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
         self._loaded = 0
@@ -60,27 +64,32 @@ class AdapterShelf:
     def resident_bytes(self) -> int:
         return sum(each.size for each in self._residents.values())
 
-    def check(self, model: ModelSettings) -> None:
+    def check(self, model: ModelSettings) -> TextEncoder:
         """Load the base.  Raises: ModelError."""
-        self._base((model.base, model.pooling, model.max_tokens, "LORA"), model)
+        return self._base((model.base, model.pooling, model.max_tokens, "LORA"), model)
 
     def read(self, model: ModelSettings, adapter: Path, texts: Sequence[str]) -> Floats:
-        """Vectors of texts, loading what is not resident.
+        """Vectors of texts in float32, loading what is not resident.
 
         Shapes: -> (len(texts), T), float32, unit length.  Raises: ModelError.
         """
+        return self._with(model, adapter).exact(texts)
+
+    def encode(self, model: ModelSettings, adapter: Path, texts: Sequence[str]) -> Floats:
+        """The same in whatever precision is fast and proved."""
+        return self._with(model, adapter).encode(texts)
+
+    def _with(self, model: ModelSettings, adapter: Path) -> TextEncoder:
+        """The encoder of an adapter, which is the active one now."""
         key = str(adapter)
         if key not in self._residents:
             self._residents[key] = self._load(model, adapter)
         self._residents.move_to_end(key)
         self._let_go()
         held = self._residents[key]
-        if held.own is not None:
-            return held.own.exact(texts)
-        assert held.base is not None, "what is not its own is on a base"
-        base = self._bases[held.base]
-        base.model.set_adapter(held.name)
-        return base.exact(texts)
+        if held.base is not None:
+            held.encoder.model.set_adapter(held.name, inference_mode=True)
+        return held.encoder
 
     def _load(self, model: ModelSettings, adapter: Path) -> _Resident:
         try:
@@ -89,7 +98,9 @@ class AdapterShelf:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"adapter {str(adapter)!r} cannot be read: {error}") from error
         if kind == FULL:
-            return _Resident(size, None, "", TextEncoder.load(model, adapter))
+            own = TextEncoder.load(model, adapter)
+            own.model.requires_grad_(False)  # or its bfloat16 copy would be made anew each time
+            return _Resident(size, None, "", own)
         where: Kind = (model.base, model.pooling, model.max_tokens, str(kind))
         base = self._base(where, model)
         self._loaded += 1
@@ -102,7 +113,7 @@ class AdapterShelf:
             raise ModelError(
                 f"adapter {str(adapter)!r} does not load onto its base: {said}"
             ) from error
-        return _Resident(size, where, name)
+        return _Resident(size, where, name, replace(self._bases[where]))
 
     def _put(self, where: Kind, base: TextEncoder, adapter: Path, name: str) -> None:
         from peft import PeftModel
@@ -130,13 +141,21 @@ class AdapterShelf:
         return self._bases[where]
 
     def _let_go(self) -> None:
-        while len(self._residents) > 1 and self.resident_bytes > self._budget:
+        while len(self._residents) > 1 and self._is_over():
             _, gone = self._residents.popitem(last=False)
             self.evicted += 1
             if gone.base is None:
                 continue
             model: Any = self._bases[gone.base].model
-            if len(model.peft_config) > 1:
+            others = [name for name in model.peft_config if name != gone.name]
+            if others:
+                # PEFT would choose another one itself, and warn of it.
+                model.set_adapter(others[-1], inference_mode=True)
                 model.delete_adapter(gone.name)
             else:  # nobody else reads with this base
                 del self._bases[gone.base]
+
+    def _is_over(self) -> bool:
+        return (self._budget is not None and self.resident_bytes > self._budget) or (
+            self._most is not None and self.resident > self._most
+        )

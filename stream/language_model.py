@@ -3,8 +3,8 @@
 A worker needs the model rarely (an item newer than the release, a declared interest, the proof
 of a new release), and importing torch alone would hold the interpreter for seconds.  So it lives
 in a child of its own with low priority; the event loop awaits its answers, and the event path
-never shares an interpreter lock with it.  Two adapters at most are loaded: the serving release
-and the one being verified.
+never shares an interpreter lock with it.  The base is loaded once and adapters are put on it
+(`stream.adapter_shelf`), two at most: the serving release's and the one being verified.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from typing import Protocol
 import numpy as np
 
 from profiles.config import Settings
-from profiles.encoder import TextEncoder
+from profiles.encoder import PROBE_TEXTS
 from profiles.errors import ModelError
 from profiles.layers import Floats
 from profiles.settings.learning import ModelSettings
+from stream.adapter_shelf import AdapterShelf
 
 KEPT_ADAPTERS = 2
 START_METHOD = "spawn"
 """A forked child would inherit the locks of the worker's other threads, whoever held them."""
 
-_encoders: dict[str, TextEncoder] = {}  # of the child process alone
+_shelf = AdapterShelf(most=KEPT_ADAPTERS)  # of the child process alone
 
 
 def _begin() -> None:
@@ -60,20 +61,17 @@ def _warm_up(settings: ModelSettings) -> None:
     import peft  # noqa: F401
     import torch
 
-    TextEncoder.load(settings)
+    base = _shelf.check(settings)
     torch.set_num_threads(1)
+    # torch takes four times as long over its first texts: not over those of a swap's proof.
+    base.exact(PROBE_TEXTS)
     # Only now: until a release is proved, the whole worker waits for this process.
     os.nice(5)
 
 
 def _encode(settings: ModelSettings, adapter: str, texts: list[str], exact: bool) -> Floats:
-    encoder = _encoders.pop(adapter, None)
-    if encoder is None:
-        encoder = TextEncoder.load(settings, Path(adapter))
-    _encoders[adapter] = encoder  # most recently used last
-    while len(_encoders) > KEPT_ADAPTERS:
-        del _encoders[next(iter(_encoders))]
-    return encoder.exact(texts) if exact else encoder.encode(texts)
+    read = _shelf.read if exact else _shelf.encode
+    return read(settings, Path(adapter), texts)
 
 
 class LanguageModel(Protocol):

@@ -26,7 +26,7 @@ from profiles.layers import Floats
 from profiles.logs import get_logger
 from profiles.metrics import EncoderMetrics
 from profiles.settings.learning import ModelSettings
-from stream.shared_encoder.adapters import AdapterShelf
+from stream.adapter_shelf import AdapterShelf
 from stream.shared_encoder.wire import ASKS, MAX_SOCKET_PATH, Answer, Ask, framed, read_frame
 
 log = get_logger("stream.encoder")

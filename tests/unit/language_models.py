@@ -20,6 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from learner.language import LanguageModel
+from profiles.settings.learning import ModelSettings
+
 WIDTH = 16
 LAYERS = 3
 SPREAD = 0.2
@@ -87,3 +90,14 @@ def _model(family: str) -> PreTrainedModel:
             n_positions=32, bos_token_id=2, eos_token_id=2, initializer_range=SPREAD,
         )
     )  # fmt: skip
+
+
+def save_random_adapter(model: ModelSettings, folder: Path, seed: int) -> Path:
+    """What a release of these settings keeps of its language model, far from the base."""
+    language = LanguageModel.load(model, None, "cpu", seed)
+    with torch.no_grad():
+        for weight in language.weights().values():
+            weight.add_(torch.randn(weight.shape) * 0.5)
+    folder.mkdir(parents=True)
+    language.save(folder)
+    return folder

@@ -11,20 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from prometheus_client import CollectorRegistry
 
-from learner.language import LanguageModel
 from profiles.config import Settings, load_settings
 from profiles.encoder import TextEncoder
 from profiles.errors import ModelError, SettingsError
 from profiles.metrics import EncoderMetrics
 from profiles.settings.learning import ModelSettings
-from stream.shared_encoder.adapters import AdapterShelf
 from stream.shared_encoder.client import SharedModel
 from stream.shared_encoder.run import check_apart
 from stream.shared_encoder.server import TURN_TEXTS, EncoderServer, Tenant, open_socket
 from stream.shared_encoder.wire import MAX_FRAME
+from tests.unit.language_models import save_random_adapter
 
 pytestmark = pytest.mark.unit
 
@@ -42,14 +40,7 @@ def adapters(model: ModelSettings, tmp_path_factory: pytest.TempPathFactory) -> 
     """Of two domains, two releases each; no two read alike."""
     root, made = tmp_path_factory.mktemp("domains"), {}
     for seed, name in enumerate(("news/r1", "news/r2", "shop/r1", "shop/r2")):
-        language = LanguageModel.load(model, None, "cpu", seed)
-        with torch.no_grad():
-            for weight in language.weights().values():
-                weight.normal_(0.0, 0.5)
-        folder = root / name / "adapter"
-        folder.mkdir(parents=True)
-        language.save(folder)
-        made[name] = folder
+        made[name] = save_random_adapter(model, root / name / "adapter", seed)
     return made
 
 
@@ -95,57 +86,6 @@ async def first_turn(metrics: EncoderMetrics) -> None:
     """Until something was read for `news`."""
     while not count(metrics, "texts_total", domain="news"):  # noqa: ASYNC110 # nothing tells
         await asyncio.sleep(0.001)
-
-
-def test_adapters_side_by_side_read_as_each_does_alone(
-    model: ModelSettings, adapters: dict[str, Path]
-) -> None:
-    shelf = AdapterShelf(MUCH)
-    for _ in range(2):
-        for folder in adapters.values():
-            assert np.allclose(shelf.read(model, folder, TEXTS), alone(model, folder), atol=1e-6)
-    assert (shelf.resident, shelf.evicted) == (4, 0)
-    read = [shelf.read(model, folder, TEXTS) for folder in adapters.values()]
-    assert not np.allclose(read[0], read[1], atol=1e-3), "or this test shows nothing"
-
-
-def test_the_budget_lets_the_oldest_go_and_it_comes_back_the_same(
-    model: ModelSettings, adapters: dict[str, Path]
-) -> None:
-    first, second, third, _ = adapters.values()
-    size = (first / "adapter_model.safetensors").stat().st_size
-    shelf = AdapterShelf(2 * size)
-    before = shelf.read(model, first, TEXTS)
-    shelf.read(model, second, TEXTS)
-    shelf.read(model, first, TEXTS)
-    shelf.read(model, third, TEXTS)  # the second goes
-    assert (shelf.resident, shelf.evicted) == (2, 1)
-    assert shelf.resident_bytes <= 2 * size
-    assert np.array_equal(shelf.read(model, first, TEXTS), before)
-    assert shelf.evicted == 1
-    assert np.allclose(shelf.read(model, second, TEXTS), alone(model, second), atol=1e-6)
-    assert shelf.evicted == 2
-    tiny = AdapterShelf(1)
-    assert np.allclose(tiny.read(model, first, TEXTS), before, atol=1e-6), "one there must be"
-
-
-def test_an_adapter_that_is_none_is_refused_and_harms_no_other(
-    model: ModelSettings, adapters: dict[str, Path], tmp_path: Path
-) -> None:
-    good = next(iter(adapters.values()))
-    with pytest.raises(ModelError, match="cannot be read"):
-        AdapterShelf(MUCH).read(model, tmp_path, TEXTS)
-    (tmp_path / "adapter_config.json").write_text((good / "adapter_config.json").read_text())
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")
-    for is_first in (True, False):
-        shelf = AdapterShelf(MUCH)
-        if not is_first:
-            shelf.read(model, good, TEXTS)
-        for _ in range(2):
-            with pytest.raises(ModelError, match="does not load"):
-                shelf.read(model, tmp_path, TEXTS)
-        assert np.allclose(shelf.read(model, good, TEXTS), alone(model, good), atol=1e-6)
-        assert shelf.resident == 1
 
 
 async def test_each_domain_reads_with_its_own_releases_and_with_no_other(
