@@ -61,7 +61,7 @@ class LearnerSettings(BaseModel):
     round_events: int = Field(20_000, ge=1, description="new events that make a round due")
     round_interval_s: float = Field(3600.0, gt=0, description="time that makes a round due")
     buffer_bytes: int = Field(268_435_456, ge=65_536, description="bound of the replay buffer")
-    replay_share: float = Field(0.75, ge=0, le=1, description="replayed part of each batch")
+    replay_share: float = Field(0.8, ge=0, le=1, description="replayed part of each batch")
     replay_policy: Literal["reservoir", "recent", "herding"] = Field(
         "herding", description="how past examples are drawn for a round (learner/replay_draw.py)"
     )
@@ -153,7 +153,7 @@ class LearnerSettings(BaseModel):
         description="share of the catalogue's tokens unknown to model.base that is warned of",
     )
     proximal: float = Field(0.0, ge=0, description="pull towards the parent release")
-    distill: float = Field(0.3, ge=0, description="weight of distillation on replayed events")
+    distill: float = Field(1.0, ge=0, description="weight of distillation on replayed events")
     dp_noise: float = Field(
         0.0, ge=0, le=1000, description="differentially private training: noise over dp_clip; 0 off"
     )
