@@ -134,7 +134,8 @@ class TextEncoder:
         if hasattr(model.config, "use_cache"):
             model.config.use_cache = False  # a decoder would keep what nobody asks for again
         if adapter is not None:
-            model = apply_adapter(model, adapter)
+            # Frozen, or the bfloat16 copy of a base that was tuned itself would be made each time.
+            model = apply_adapter(model, adapter).requires_grad_(False)
         model = model.to(device).eval()
         return cls(tokenizer, model, settings.pooling, settings.max_tokens, device)
 

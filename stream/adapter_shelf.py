@@ -98,9 +98,7 @@ class AdapterShelf:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"adapter {str(adapter)!r} cannot be read: {error}") from error
         if kind == FULL:
-            own = TextEncoder.load(model, adapter)
-            own.model.requires_grad_(False)  # or its bfloat16 copy would be made anew each time
-            return _Resident(size, None, "", own)
+            return _Resident(size, None, "", TextEncoder.load(model, adapter))
         where: Kind = (model.base, model.pooling, model.max_tokens, str(kind))
         base = self._base(where, model)
         self._loaded += 1

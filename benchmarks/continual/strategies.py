@@ -48,7 +48,7 @@ STRATEGIES = (
         "herding",
         "replay of a herded memory, with distillation of the parent's scores: the default, but "
         "whatever a round makes serves",
-        learner={"replay_policy": "herding", "proximal": 0.0, "distill": 1.0},
+        learner={"replay_policy": "herding"},
     ),
     Strategy("default", "the product as it is shipped, its gate included", gated=True),
     Strategy(
