@@ -44,6 +44,7 @@ class Catalog:
         self._blocked: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self._keys = np.zeros(1024, dtype=np.uint64)
         self._text_keys = np.zeros(1024, dtype=np.uint64)
+        self._versions = np.zeros(1024, dtype=np.intp)
         self._shown = np.zeros((1024, modalities.columns), dtype=np.float16)
         self._available = np.zeros(1024, dtype=np.bool_)
         self._permitted = np.zeros(1024, dtype=np.bool_)
@@ -63,6 +64,11 @@ class Catalog:
     def text_keys(self) -> Keys:
         """Shapes: (N,), `content_key` of each item: its text, and what it shows beside it."""
         return self._text_keys[: len(self.items)]
+
+    @property
+    def versions(self) -> Rows:
+        """Shapes: (N,), what `version` was when each item was last put."""
+        return self._versions[: len(self.items)]
 
     @property
     def shown(self) -> Halves:
@@ -102,6 +108,7 @@ class Catalog:
             changed = int(self._text_keys[row]) != text_key
             self.items[row] = item
         self._text_keys[row] = text_key
+        self._versions[row] = self.version
         for place in places(self.modalities.widths):
             before, now = self._shown[row, place.present], shown[place.present]
             self.having[place.name] += int(now > 0) - int(before > 0)
@@ -152,6 +159,7 @@ class Catalog:
     def _grow(self) -> None:
         self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
         self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
+        self._versions = np.concatenate([self._versions, np.zeros_like(self._versions)])
         self._shown = np.concatenate([self._shown, np.zeros_like(self._shown)])
         self._available = np.concatenate([self._available, np.zeros_like(self._available)])
         self._permitted = np.concatenate([self._permitted, np.zeros_like(self._permitted)])

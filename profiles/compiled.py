@@ -16,11 +16,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 _LOOPS: list[Callable[[], Any]] = []
+_PARTS: list[Callable[..., Any]] = []
+
+
+def called_by_loops(part: Callable[P, R]) -> Callable[P, R]:
+    """Let loops of the same module call a function.  It is compiled with them, by the types that
+    they pass, and is ordinary Python otherwise."""
+    _PARTS.append(part)
+    return part
+
+
+@functools.cache
+def _known_to_numba(part: Callable[..., Any]) -> None:
+    import numba.extending
+
+    numba.extending.register_jitable(part)
 
 
 def compiled(
@@ -43,6 +59,8 @@ def compiled(
             # Half a second: not for commands that compute nothing.
             import numba
 
+            for part in _PARTS:
+                _known_to_numba(part)
             sigutils: Any = numba.core.sigutils
             types, _ = sigutils.normalize_signature(f"void({signature})")
             names = loop.__code__.co_varnames

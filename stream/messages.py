@@ -7,20 +7,17 @@ to the release that the stored profile itself carries.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TypeVar
+from typing import cast
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from profiles.answers import Reason, Recommendation, ScoredItem, output_id
-from profiles.catalog import Catalog, Rows
+from profiles.answers import Recommendation, ScoredItem, output_id
+from profiles.catalog import Catalog
 from profiles.confidence import is_empty
 from profiles.exploration import Slates
-from profiles.items import Item
 from profiles.layers import Floats
 from profiles.metrics import WorkerMetrics
 from profiles.reasons import event_shares
@@ -30,8 +27,8 @@ from profiles.space import Space
 from profiles.state import Records
 from profiles.trend import TRENDING
 from profiles.wire import encode
+from stream.slate_writer import Otherwise, Said, SlateWriter
 
-T = TypeVar("T")
 Sureness = tuple[float | msgspec.UnsetType, bool | msgspec.UnsetType]
 """Confidence of a list, and whether a human should answer."""
 UNASKED: Sureness = (msgspec.UNSET, msgspec.UNSET)
@@ -55,6 +52,10 @@ class MessageWriter:
     catalog: Catalog
     settings: ServingSettings
     metrics: WorkerMetrics | None = None
+    slates: SlateWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slates", SlateWriter(self.catalog))
 
     def write(
         self,
@@ -73,36 +74,25 @@ class MessageWriter:
         Shapes: records, users, causes (B,), ranked (B, K).
         """
         listed = ranked.rows >= 0
-        reasons, reason_ends = self._reasons(records, ranked, listed, space)
+        past, shares = event_shares(records, ranked, space, self.catalog, self.settings.reasons)
         declared = (records["interest_release"] == space.key) & (records["events"] == 0)
-        kinds = np.where(space.lifts[ranked.rows[listed]] >= TRENDING, Otherwise.TRENDING, 0)
-        kinds[np.repeat(declared, listed.sum(axis=1))] = Otherwise.INTERESTS
-        # Everything becomes plain lists at once: numpy scalars one by one cost more than the rest.
-        names = list(map(self.catalog.items.__getitem__, ranked.rows[listed].tolist()))
-        scored = [
-            ScoredItem(
-                item.item_id, score, item.title, why or _OTHERWISE[kind], propensity, chance, rank
-            )
-            for item, score, chance, (propensity, rank), why, kind in zip(
-                names,
-                np.round(ranked.scores[listed].astype(np.float64), 5).tolist(),
-                self._chances(ranked.scores[listed], space),
-                repeat((1.0, 0), len(names)) if slates is None else slates.logged(listed),
-                _cut(reasons, reason_ends),
-                kinds.tolist(),
-                strict=True,
-            )
-        ]
+        otherwise = np.full(listed.shape, Otherwise.POPULAR.value, np.intp)
+        trends = space.lifts[ranked.rows[listed]] >= TRENDING
+        otherwise[listed] = np.where(trends, Otherwise.TRENDING, Otherwise.POPULAR)
+        otherwise[declared] = Otherwise.INTERESTS
+        said = Said(
+            ranked.rows, ranked.scores, past, shares, otherwise, self._chances(ranked, space)
+        )
+        items = self.slates.write(said, slates)
         in_space = (records["release"] == space.key).tolist()
         versions = records["revision"].tolist()
-        slates_of_users = _cut(scored, np.cumsum(listed.sum(axis=1)))
         sure = self._sureness(ranked, space) if sure is None else sure
         return [
             encode(
                 Recommendation(
                     output_id(cause.topic_id, cause.partition, cause.offset, space.release_id),
                     user,
-                    slate,
+                    cast("list[ScoredItem]", slate),  # as JSON already
                     space.release_id,
                     space.release_id if in_space[at] else "mixed",
                     versions[at],
@@ -117,7 +107,7 @@ class MessageWriter:
                 )
             )
             for at, (user, cause, slate, (confidence, hand_over)) in enumerate(
-                zip(users, causes, slates_of_users, sure, strict=True)
+                zip(users, causes, items, sure, strict=True)
             )
         ]
 
@@ -143,68 +133,11 @@ class MessageWriter:
         if self.metrics is not None and count:
             self.metrics.hand_overs.labels(reason).inc(count)
 
-    def _reasons(
-        self, records: Records, ranked: Ranked, listed: npt.NDArray[np.bool_], space: Space
-    ) -> tuple[list[Reason], Rows]:
-        """Reasons of every listed item, one after another, and where those of each item end.
-
-        Shapes: listed (B, K) -> ends (number of listed items,).
-        """
-        past_rows, weights = event_shares(
-            records, ranked, space, self.catalog, self.settings.reasons
-        )
-        shares = np.round(weights.astype(np.float64), 4)
-        told = (shares > 0.0) & listed[:, :, None]
-        for at in range(1, told.shape[2]):
-            # A user may have touched one item twice: it is named once.
-            told[:, :, at] &= (past_rows[:, :, :at] != past_rows[:, :, at : at + 1]).all(axis=2)
-        find = self.catalog.items.__getitem__
-        reasons = [
-            Reason("history", share, past.item_id, past.title, _shared_tag(item, past))
-            for share, item, past in zip(
-                shares[told].tolist(),
-                map(find, np.repeat(ranked.rows.ravel(), told.sum(axis=2).ravel()).tolist()),
-                map(find, past_rows[told].tolist()),
-                strict=True,
-            )
-        ]
-        return reasons, np.cumsum(told.sum(axis=2)[listed])
-
     @staticmethod
-    def _chances(scores: Floats, space: Space) -> Iterable[float | None]:
-        """Probabilities of ranked items, None each where the release has no calibration."""
+    def _chances(ranked: Ranked, space: Space) -> Floats:
+        """Probabilities of ranked items; (B, 0) where the release has no calibration."""
         calibration = space.release.manifest.calibration
         if calibration is None:
-            return repeat(None, len(scores))
-        chances: list[float | None] = np.round(
-            calibration.probabilities(scores).astype(np.float64), 4
-        ).tolist()
-        return chances
-
-
-class Otherwise(IntEnum):
-    """What speaks for an item that no past event carries."""
-
-    POPULAR = 0
-    INTERESTS = 1
-    TRENDING = 2
-
-
-_OTHERWISE = [[Reason(kind.name.lower(), 1.0)] for kind in Otherwise]
-
-
-def _shared_tag(item: Item, past: Item) -> str | None:
-    for tag in item.tags:
-        if tag in past.tags:
-            return tag
-    return None
-
-
-def _cut(flat: list[T], ends: Rows) -> list[list[T]]:
-    """Consecutive parts of a list, each up to its end.
-
-    >>> _cut([1, 2, 3], np.array([2, 2, 3]))
-    [[1, 2], [], [3]]
-    """
-    stops = ends.tolist()
-    return [flat[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+            return np.zeros((len(ranked.rows), 0), np.float32)
+        scores = np.where(ranked.rows >= 0, ranked.scores, np.float32(0.0))
+        return calibration.probabilities(scores).astype(np.float32)
