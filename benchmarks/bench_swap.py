@@ -145,6 +145,7 @@ def _measure(made: Deployment, asked: argparse.Namespace) -> Result:
         "profiles": total(after, "driftline_profiles{"),
         "event_loop_lag": loop_lag(before, after),
         "event_loop_lag_per_swap_ms": [watcher.lag_around(swap) for swap in swaps],
+        "stolen_ms_each": [watcher.stolen_ms(swap) for swap in swaps],
         "swap_phases": swap_phases(before, after),
         "latency_ms": _latency_by_phase(run, swaps),
         "recall_at_10": [recall_after(made, name, outputs[name], story) for name in releases[1:]],

@@ -81,6 +81,19 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+def stolen_s() -> float:
+    """Seconds, of all cores together since the start, in which the host of a virtual machine ran
+    something else in its place: what stands still then is not ours.  0 where no system says so.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        whole = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        return int(whole[8]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+_STOLEN_BEFORE_S = stolen_s()
+
+
 def pinned(core: int) -> contextlib.AbstractContextManager[None]:
     """Processes started inside run on this core alone; nothing happens on a smaller machine."""
     return _on_cores({core} if core < (os.cpu_count() or 1) else os.sched_getaffinity(0))
@@ -147,6 +160,7 @@ def report(
             key: _plain(value) for key, value in arguments.items() if key not in OF_THIS_MACHINE
         },
         "load_average": {"before": started_load, "after": load_average()},
+        "stolen_s": round(stolen_s() - _STOLEN_BEFORE_S, 2),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **found,
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.deployment import Deployment, WorkerProcess
-from benchmarks.harness import Result
+from benchmarks.harness import Result, stolen_s
 
 POLL_S = 0.05
 LAG = "driftline_event_loop_lag_seconds"
@@ -62,6 +62,7 @@ class Look:
 
     at_s: float
     samples: Mapping[str, float]
+    stolen_s: float
 
 
 class Watcher:
@@ -101,7 +102,7 @@ class Watcher:
         while not self._over.wait(POLL_S):
             samples = self._worker.metrics(*WATCHED)
             now_s = time.time()
-            self.looks.append(Look(now_s, samples))
+            self.looks.append(Look(now_s, samples, stolen_s()))
             swap = self.swaps[-1] if self.swaps else None
             if swap is not None and swap.rebuilt_s is None:
                 self._follow(swap, samples, now_s)
@@ -132,12 +133,20 @@ class Watcher:
 
     def lag_around(self, swap: Swap) -> Result:
         """How late the event loop woke between the notice and the last rebuilt profile."""
-        end_s = swap.rebuilt_s or self.looks[-1].at_s
-        during = [x for x in self.looks if swap.announced_s - POLL_S <= x.at_s <= end_s]
+        during = self._looks_at(swap)
         if len(during) < 2:
             return {}
         lag = loop_lag(during[0].samples, during[-1].samples)
         return {"mean_ms": lag["mean_ms"], "worst_at_most_s": lag["worst_at_most_s"]}
+
+    def stolen_ms(self, swap: Swap) -> float:
+        """What the machine's host took away in the same time, of all cores together."""
+        during = self._looks_at(swap)
+        return round(1000.0 * (during[-1].stolen_s - during[0].stolen_s), 1) if during else 0.0
+
+    def _looks_at(self, swap: Swap) -> list[Look]:
+        end_s = swap.rebuilt_s or self.looks[-1].at_s
+        return [x for x in self.looks if swap.announced_s - POLL_S <= x.at_s <= end_s]
 
 
 def _rebuilt(samples: Mapping[str, float]) -> dict[str, float]:

@@ -74,7 +74,10 @@ class Drawn:
 
     def expected(self) -> list[list[ScoredItem]]:
         return [
-            [self._item(user, place) for place in np.flatnonzero(self.said.rows[user] >= 0)]
+            [
+                self._item(user, place)
+                for place in np.flatnonzero(self.said.rows[user] >= 0).tolist()
+            ]
             for user in range(self.users)
         ]
 
