@@ -86,9 +86,10 @@ def count_better(
     """How many allowed and unseen rows are at least as good as each user's target, without it.
 
     All are counted, less what the filters name of them: that is looked up from the bits that a
-    filter has set, not item by item, since few items begin at any bit.
-    Shapes: scores (B, N), allowed (N,), seen (B, bytes), slots (N, hashes), by_slot (N,) and starts
-    (bits + 1,) of `Space.rows_by_first_slot`, targets and ranks (B,).
+    filter has set, not item by item, since few items begin at any bit.  The newest rows, which are
+    not sorted by their bits yet, are looked at one by one.
+    Shapes: scores (B, N), allowed (N,), seen (B, bytes), slots (N, hashes), by_slot (M,), M <= N,
+    and starts (bits + 1,) of `Space.rows_by_first_slot`, targets and ranks (B,).
     """
     users, width = scores.shape
     for user in range(users):
@@ -108,4 +109,10 @@ def count_better(
                     slot = slots[row, h]
                     is_counted &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
                 better -= is_counted
+        for row in range(len(by_slot), width):
+            is_counted = row != target and allowed[row] and scores[user, row] >= goal
+            for h in range(slots.shape[1]):
+                slot = slots[row, h]
+                is_counted &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
+            better -= is_counted
         ranks[user] = better

@@ -30,6 +30,9 @@ Number = TypeVar("Number", bound=np.generic)
 MIXED_ITEMS = 500_000
 """A larger catalogue's items are mixed for each batch anew: the table would take as much memory as
 their vectors do twice over, 256 MB at so many items of 64 dimensions."""
+LEAST_UNSORTED = 1_024
+"""So many new rows are looked at one by one before rows are sorted again (`rows_by_first_slot`),
+and there is room for them."""
 LIFTED_OUT = 0.5
 """A row that is lifted by so much more than when cells were built is looked at by every query."""
 
@@ -66,7 +69,8 @@ class Space:
         self._slots: Rows = np.zeros((0, 4), dtype=np.intp)
         self._places = KeyIndex()
         self._filled = 0
-        self._by_first_slot: tuple[Rows, Rows] | None = None
+        bits = 8 * seen_bytes
+        self._by_first_slot = np.zeros(0, np.intp), np.zeros(bits + 1, np.intp)
         self.cells: Cells | None = None
         self.texts = TextVectors(release.head)
         self._changed: list[Rows] | None = None
@@ -136,9 +140,11 @@ class Space:
     def rows_by_first_slot(self) -> tuple[Rows, Rows]:
         """Rows sorted by their first Bloom bit, and where the rows of each bit start.
 
-        Shapes: -> (N,), (bits + 1,).
+        The newest may be missing: sorting a million rows anew for each new item would take longer
+        than a round.  Shapes: -> (M,), M <= N, (bits + 1,).
         """
-        if self._by_first_slot is None:
+        covered = len(self._by_first_slot[0])
+        if self._filled - covered > max(LEAST_UNSORTED, covered // 16):
             first = self.slots[:, 0]
             order = np.argsort(first, kind="stable")
             starts = np.searchsorted(first[order], np.arange(8 * self._seen_bytes + 1))
@@ -168,7 +174,6 @@ class Space:
             self._reserve(size)
             self._slots[rows] = bloom_slots(self._catalog.keys[rows], self._seen_bytes)
             self._filled += len(rows)
-            self._by_first_slot = None
             self._take_from_release(rows)
         return self._filled < size
 
@@ -259,9 +264,11 @@ class Space:
     def _reserve(self, size: int) -> None:
         if size <= len(self._bias):
             return
-        room, dim = max(size, 2 * len(self._bias)), self.head.shape.dim
+        # Room for a quarter more: else the first new item after a swap moved the whole space.
+        room = max(size + size // 4 + LEAST_UNSORTED, 2 * len(self._bias))
+        dim = self.head.shape.dim
         self._vectors = _longer(self._vectors, (room, dim))
-        mixed = room if room <= MIXED_ITEMS else 0
+        mixed = room if size <= MIXED_ITEMS else 0
         self._mixed = _longer(self._mixed[:mixed], (mixed, 2 * dim))
         columns = np.zeros((dim + 1, room), np.float32)
         columns[:, : self._filled] = self.columns

@@ -89,11 +89,12 @@ class RecentCounts:
     def __init__(self, half_life_s: float, rows: int = 0) -> None:
         self._half_life_s = half_life_s
         self._counts: Doubles = np.zeros(rows)
+        self._rows = rows
         self._landmark_s = -np.inf
         self._now_s = -np.inf
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return self._rows
 
     @property
     def now_s(self) -> float:
@@ -101,9 +102,11 @@ class RecentCounts:
         return self._now_s
 
     def grow(self, rows: int) -> None:
-        """There are so many rows now."""
+        """There are so many rows now.  Twice the room each time: rows come one by one."""
+        self._rows = max(rows, self._rows)
         if rows > len(self._counts):
-            self._counts = np.pad(self._counts, (0, rows - len(self._counts)))
+            room = max(rows, 2 * len(self._counts))
+            self._counts = np.pad(self._counts, (0, room - len(self._counts)))
 
     def note(self, rows: npt.NDArray[np.intp], ts: Doubles, counts: Doubles | float = 1.0) -> None:
         """Count events, or what they were worth at a time.
@@ -127,9 +130,10 @@ class RecentCounts:
 
     def at(self, now_s: float) -> Doubles:
         """What the counts are worth at a time.  Shapes: -> (N,)."""
+        counts = self._counts[: self._rows]
         if not np.isfinite(self._landmark_s):
-            return self._counts.copy()
-        out: Doubles = self._counts * np.exp2((self._landmark_s - now_s) / self._half_life_s)
+            return counts.copy()
+        out: Doubles = counts * np.exp2((self._landmark_s - now_s) / self._half_life_s)
         return out
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from profiles.answers import Recommendation
@@ -11,10 +13,10 @@ from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.state import empty_records
 from profiles.wire import decode_json
-from stream.exposure import LEAST_OUTPUTS, Exposure
+from stream.exposure import LEAST_OUTPUTS, Exposure, gini
 from stream.messages import Cause
 from stream.outputs import Recommender
-from tests.unit.builders import LAYOUT, make_catalog, make_space, unit_rows
+from tests.unit.builders import LAYOUT, make_catalog, make_items, make_space, unit_rows
 
 pytestmark = pytest.mark.unit
 
@@ -88,3 +90,34 @@ def test_an_item_that_comes_later_is_counted_and_a_clock_set_back_harms_nothing(
     exposure.note(np.full((LEAST_OUTPUTS, 1), 3), space, 10.0)
     assert exposure.bar_capped(np.ones(4, bool)).tolist() == [False, True, True, False]
     assert exposure.bar_capped(np.ones(5, bool)).tolist() == [False, True, True, False, True]
+
+
+@given(st.lists(st.integers(0, 9) | st.integers(65_000, 70_000), min_size=1, max_size=40))
+def test_unevenness_is_half_the_relative_mean_difference(counts: list[int]) -> None:
+    shown = np.array(counts)
+    differences = np.abs(shown[:, None] - shown[None]).mean()
+    expected = differences / (2 * shown.mean()) if shown.any() else 0.0
+    assert gini(shown) == pytest.approx(expected)
+
+
+def test_popularity_is_the_share_of_the_catalogue_that_fewer_events_stand_behind() -> None:
+    catalog = make_catalog(200)
+    space, metrics = make_space(catalog), WorkerMetrics(CollectorRegistry())
+    shown = np.array([3, 3, 17, 140])
+    Exposure(catalog, settings(), metrics).note(np.tile(shown, (LEAST_OUTPUTS, 1)), space, 1000.0)
+    events = space.counts
+    shares = [(events < x).mean() + (events == x).mean() / 2 for x in events[shown]]
+    assert value(metrics, "popularity") == pytest.approx(np.mean(shares))
+
+
+def test_counts_have_room_for_items_that_come_one_by_one() -> None:
+    catalog, metrics = make_catalog(1), WorkerMetrics(CollectorRegistry())
+    exposure, space = Exposure(catalog, settings(), metrics), make_space(catalog)
+    moved, rooms = 0, {1}
+    for size in range(2, 500):
+        catalog.put(make_items(size)[-1])
+        exposure.note(np.array([[size - 1]]), space, 1000.0)
+        moved += len(exposure._totals) not in rooms
+        rooms.add(len(exposure._totals))
+        assert exposure._totals[size - 1] == 1
+    assert moved < 12

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.catalog import Catalog
+from profiles import space as spaces
+from profiles.catalog import Catalog, Rows
 from profiles.choosing import BLOCK
 from profiles.scoring import queries, recommend, score_all, top_k, unseen_ranks
 from profiles.space import Space
@@ -15,6 +17,7 @@ from profiles.state import Records, bloom_slots, empty_records, mark_seen, was_s
 from tests.unit.builders import (
     LAYOUT,
     make_catalog,
+    make_items,
     make_release,
     make_space,
     random_records,
@@ -25,6 +28,19 @@ pytestmark = pytest.mark.unit
 CATALOG = make_catalog(60)
 SPACE = make_space(CATALOG)
 EVERYTHING = np.ones(60, np.bool_)
+Bools = npt.NDArray[np.bool_]
+
+
+def make_sorted_space() -> Space:
+    """One whose rows are all sorted for `unseen_ranks`, few as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spaces, "LEAST_UNSORTED", 0)
+        space = make_space(CATALOG)
+        assert len(space.rows_by_first_slot()[0]) == 60
+    return space
+
+
+SPACES = SPACE, make_sorted_space()
 
 widths = st.one_of(
     st.integers(0, 80),
@@ -84,9 +100,9 @@ def test_recommendations_are_the_best_of_what_is_allowed_and_unseen(
         assert np.isneginf(ranked.scores[user, len(best) :]).all()
 
 
-@given(st.integers(0, 99), st.floats(0, 1), st.floats(0, 1))
+@given(st.integers(0, 99), st.floats(0, 1), st.floats(0, 1), st.sampled_from(SPACES))
 def test_a_rank_counts_what_is_allowed_unseen_and_as_good(
-    seed: int, seen_share: float, allowed_share: float
+    seed: int, seen_share: float, allowed_share: float, space: Space
 ) -> None:
     chance = np.random.default_rng(seed)
     records = make_records(4, seed)
@@ -97,13 +113,39 @@ def test_a_rank_counts_what_is_allowed_unseen_and_as_good(
     targets = chance.integers(60, size=4)
     profiles = records["profile"].astype(np.float32)
 
-    ranks = unseen_ranks(profiles, records["seen"], targets, allowed, SPACE)
+    ranks = unseen_ranks(profiles, records["seen"], targets, allowed, space)
 
-    scores, seen = score_all(profiles, SPACE), was_seen(records["seen"], slots)
+    assert ranks.tolist() == ranks_one_by_one(records, targets, allowed, space)
+
+
+def ranks_one_by_one(records: Records, targets: Rows, allowed: Bools, space: Space) -> list[int]:
+    scores = score_all(records["profile"].astype(np.float32), space)
+    seen = was_seen(records["seen"], space.slots)
+    ranks = []
     for user, target in enumerate(targets.tolist()):
         goal = scores[user, target] if allowed[target] else -np.inf
-        others = allowed & ~seen[user] & (np.arange(60) != target)
-        assert ranks[user] == np.count_nonzero(others & (scores[user] >= goal))
+        others = allowed & ~seen[user] & (np.arange(len(allowed)) != target)
+        ranks.append(int(np.count_nonzero(others & (scores[user] >= goal))))
+    return ranks
+
+
+def test_rows_that_are_not_sorted_yet_count_in_a_rank_like_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spaces, "LEAST_UNSORTED", 25)
+    catalog, items = make_catalog(40), make_items(70)
+    space = Space(make_release(items), catalog, LAYOUT.seen_bytes)
+    records, chance = make_records(4), np.random.default_rng(3)
+    for size, is_sorted in ((40, 40), (60, 40), (70, 70)):
+        for item in items[len(catalog) : size]:
+            catalog.put(item)
+        space.extend()
+        mark_seen(records["seen"], np.arange(4), space.slots[chance.integers(size, size=4)])
+        targets, allowed = chance.integers(size, size=4), chance.random(size) < 0.9
+        profiles = records["profile"].astype(np.float32)
+        ranks = unseen_ranks(profiles, records["seen"], targets, allowed, space)
+        assert ranks.tolist() == ranks_one_by_one(records, targets, allowed, space)
+        assert len(space.rows_by_first_slot()[0]) == is_sorted
 
 
 def test_a_user_who_saw_nearly_everything_gets_what_is_left() -> None:

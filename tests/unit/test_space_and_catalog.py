@@ -272,3 +272,12 @@ def test_a_space_that_is_filled_a_part_at_a_time_is_the_same_in_the_end() -> Non
     assert isinstance(mine, Picked)
     assert isinstance(theirs, Picked)
     np.testing.assert_allclose(mine.mixed, theirs.mixed, atol=1e-5)
+
+
+def test_a_new_item_does_not_move_the_space() -> None:
+    catalog = make_catalog(40)
+    space = make_space(catalog)
+    columns = space.columns
+    catalog.put(make_items(41)[40])
+    space.extend()
+    assert np.shares_memory(columns, space.columns)
