@@ -44,7 +44,7 @@ LOG_TAIL_LINES = 25
 
 # Measured, two starts each, two cores, Java 25, before the log4j binding (which adds 0.6 to 1 s):
 # 1.8–2.4 s and 2.3–2.9 s of CPU against 2.5–3.2 s and 4.0–4.2 s with the JVM's defaults.
-# Sustained load should want the second compiler; that is not measured.
+# Under sustained load either is as good for latency (benchmarks/README.md, at bench-swap).
 FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 THROUGHPUT = ("-XX:+UseSerialGC",)
 # Java 24 and newer warn on stderr of what Kafka's and its libraries' code does; not ours to fix.
