@@ -26,8 +26,9 @@ _PARTS: list[Callable[..., Any]] = []
 
 
 def called_by_loops(part: Callable[P, R]) -> Callable[P, R]:
-    """Let loops of the same module call a function.  It is compiled with them, by the types that
-    they pass, and is ordinary Python otherwise."""
+    """Let loops of the same module call a function: of the same, since what was compiled is kept
+    until the loop's own file changes.  It is compiled with them, by the types that they pass, and
+    is ordinary Python otherwise."""
     _PARTS.append(part)
     return part
 

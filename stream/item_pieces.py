@@ -19,6 +19,9 @@ from profiles.catalog import Catalog, Rows
 Bytes = npt.NDArray[np.uint8]
 
 LEAST_BYTES = 1 << 16
+LEAST_REWRITTEN = 1_000
+"""What was rewritten stays where it was, with tags that nothing has any more.  When as much was
+rewritten as is in use, and at least so much, all is forgotten."""
 ID_START, TITLE_START, PIECE_END, TAGS_START, TAGS_END = range(5)
 """Columns of `ItemPieces.places`: an item's ``"item_id":…`` and its ``,"title":…`` (which is empty
 without a title) stand in `text`, the numbers of its tags in `tag_numbers`."""
@@ -45,14 +48,14 @@ class ItemPieces:
         self._versions: Rows = np.zeros(0, np.intp)
         self._number_of: dict[str, int] = {}
         self._text_end = self._tags_end = 0
-        self._outdated_bytes = 0
+        self._written = self._rewritten = 0
 
     def bring(self, rows: Rows) -> None:
         """See that these rows are written as the catalogue has them now.
 
         All that are read before the next call: it may begin anew.  Shapes: rows (M,).
         """
-        if self._outdated_bytes > max(self._text_end // 2, LEAST_BYTES):
+        if self._rewritten > max(self._written, LEAST_REWRITTEN):
             self._begin()  # what is still named is written again when it is
         size = len(self._catalog)
         if size > len(self.places):
@@ -65,8 +68,9 @@ class ItemPieces:
 
     def _write(self, row: int) -> None:
         item = self._catalog.items[row]
-        if self._versions[row] != _UNWRITTEN:
-            self._outdated_bytes += int(self.places[row, PIECE_END] - self.places[row, ID_START])
+        is_new = self._versions[row] == _UNWRITTEN
+        self._written += is_new
+        self._rewritten += not is_new
         start = self._text_end
         title_start = self._append(b'"item_id":' + msgspec.json.encode(item.item_id))
         end = title_start

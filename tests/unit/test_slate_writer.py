@@ -159,13 +159,17 @@ def test_a_changed_item_is_written_anew_and_the_others_are_not() -> None:
 
 
 def test_what_is_outdated_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_pieces, "LEAST_REWRITTEN", 20)
     monkeypatch.setattr(item_pieces, "LEAST_BYTES", 1_000)
     catalog = catalog_of([("other", ["song"])] * 2)
     drawn, writer = Drawn(catalog, 4), SlateWriter(catalog)
     for turn in range(300):
-        catalog.put(msgspec.structs.replace(catalog.items[0], title=f"title {turn}"))
+        tags = ["song", f"tag of turn {turn}"]
+        catalog.put(msgspec.structs.replace(catalog.items[0], title=f"title {turn}", tags=tags))
         assert drawn.written(writer) == drawn.expected()
-    assert len(writer._pieces.text) < 8_000
+    pieces = writer._pieces
+    assert max(len(pieces.text), len(pieces.tag_numbers), len(pieces._number_of)) < 8_000
+    assert len(pieces._number_of) < 40
 
 
 def test_a_catalogue_may_grow_between_two_lists() -> None:
