@@ -22,6 +22,9 @@ from profiles.wire import key64
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.intp]
 
+KEPT_MASKS = 32
+"""Tags asked for lately, of which it is kept which items have them: a byte for each item."""
+
 
 class Catalog:
     """Items by row.  Rows only grow.
@@ -40,6 +43,7 @@ class Catalog:
         self.items: list[Item] = []
         self.rows: dict[str, int] = {}
         self._tagged: dict[str, set[int]] = {}
+        self._masks: dict[str, npt.NDArray[np.bool_]] = {}
         self._withdrawn: set[int] = set()
         self._blocked: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self._keys = np.zeros(1024, dtype=np.uint64)
@@ -118,6 +122,9 @@ class Catalog:
         self._available[row] = item.available and self._permitted[row]
         for tag in item.tags:
             self._tagged.setdefault(tag, set()).add(row)
+        for tag, mask in self._masks.items():
+            if row < len(mask):  # else it is made anew when it is asked for
+                mask[row] = tag in item.tags
         return row, changed
 
     def withdraw(self, item_id: str) -> None:
@@ -147,10 +154,22 @@ class Catalog:
         """Items that carry at least one of the tags.  Shapes: -> (N,)."""
         mask = np.zeros(len(self), dtype=np.bool_)
         for tag in tags:
-            # The set may still name items that have lost the tag since.
-            rows = [row for row in self._tagged.get(tag, ()) if tag in self.items[row].tags]
-            mask[rows] = True
+            if tag in self._tagged:
+                mask |= self._with_tag(tag)
         return mask
+
+    def _with_tag(self, tag: str) -> npt.NDArray[np.bool_]:
+        """Of a tag that was asked for lately, as it was answered then and kept up since: a request
+        must not look at each of 300,000 items that have it."""
+        mask = self._masks.pop(tag, None)
+        if mask is None or len(mask) < len(self):
+            mask = np.zeros(len(self._keys), dtype=np.bool_)
+            # The set may still name items that have lost the tag since.
+            mask[[row for row in self._tagged[tag] if tag in self.items[row].tags]] = True
+        self._masks[tag] = mask  # the last of them now
+        if len(self._masks) > KEPT_MASKS:
+            del self._masks[next(iter(self._masks))]
+        return mask[: len(self)]
 
     def rows_of(self, keys: Keys) -> Rows:
         """Rows of items by key, -1 where the catalogue has none.  Any shape."""

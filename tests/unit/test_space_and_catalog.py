@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles import catalog as catalogs
 from profiles.catalog import Catalog
 from profiles.head import embed_items
 from profiles.items import Item
@@ -70,6 +71,35 @@ def test_a_removed_tag_no_longer_selects_the_item(catalog: Catalog) -> None:
     assert catalog.with_tags(["tale"])[2]
     assert not catalog.with_tags(["unheard of"]).any()
     assert not catalog.with_tags([]).any()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.lists(st.sampled_from("abcdef"), max_size=3)), max_size=30
+    ),
+    st.integers(1, 4),
+)
+def test_items_of_a_tag_are_told_as_they_are_whenever_it_is_asked(
+    puts: list[tuple[int, list[str]]], kept: int
+) -> None:
+    catalog = Catalog()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogs, "KEPT_MASKS", kept)
+        for n, (item, tags) in enumerate(puts):
+            catalog.put(Item(f"i{item}", tags=tags))
+            for tag in "abcdefg"[n % 3 :: 2]:
+                expected = [tag in each.tags for each in catalog.items]
+                assert catalog.with_tags([tag]).tolist() == expected
+        assert len(catalog._masks) <= kept
+
+
+def test_items_of_a_tag_are_told_when_the_catalogue_has_outgrown_what_was_kept() -> None:
+    catalog = make_catalog(4)
+    for size in (4, 1_024, 1_025, 3_000):
+        for item in make_items(size)[len(catalog) :]:
+            catalog.put(item)
+        expected = ["tale" in item.tags for item in catalog.items]
+        assert catalog.with_tags(["tale"]).tolist() == expected
 
 
 def test_a_catalogue_that_is_produced_again_and_again_takes_no_more_memory() -> None:
