@@ -50,6 +50,7 @@ class Catalog:
         self._text_keys = np.zeros(1024, dtype=np.uint64)
         self._versions = np.zeros(1024, dtype=np.intp)
         self._shown = np.zeros((1024, modalities.columns), dtype=np.float16)
+        self._on_sale = np.zeros(1024, dtype=np.bool_)
         self._available = np.zeros(1024, dtype=np.bool_)
         self._permitted = np.zeros(1024, dtype=np.bool_)
         self._index = KeyIndex()
@@ -118,6 +119,7 @@ class Catalog:
             self.having[place.name] += int(now > 0) - int(before > 0)
         self._shown[row] = shown
         self._withdrawn.discard(row)
+        self._on_sale[row] = item.available
         self._permitted[row] = not self._is_blocked(item)
         self._available[row] = item.available and self._permitted[row]
         for tag in item.tags:
@@ -140,11 +142,13 @@ class Catalog:
         Returns: how many items that keeps back.
         """
         self._blocked = items, tags
-        blocked = [self._is_blocked(item) for item in self.items]
-        for row, item in enumerate(self.items):
-            self._permitted[row] = row not in self._withdrawn and not blocked[row]
-            self._available[row] = item.available and self._permitted[row]
-        return sum(blocked)
+        blocked = self.with_tags(sorted(tags))
+        blocked[[self.rows[item] for item in items if item in self.rows]] = True
+        size = len(self)
+        self._permitted[:size] = ~blocked
+        self._permitted[list(self._withdrawn)] = False
+        self._available[:size] = self._on_sale[:size] & self._permitted[:size]
+        return int(blocked.sum())
 
     def _is_blocked(self, item: Item) -> bool:
         items, tags = self._blocked
@@ -180,5 +184,6 @@ class Catalog:
         self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
         self._versions = np.concatenate([self._versions, np.zeros_like(self._versions)])
         self._shown = np.concatenate([self._shown, np.zeros_like(self._shown)])
+        self._on_sale = np.concatenate([self._on_sale, np.zeros_like(self._on_sale)])
         self._available = np.concatenate([self._available, np.zeros_like(self._available)])
         self._permitted = np.concatenate([self._permitted, np.zeros_like(self._permitted)])

@@ -106,10 +106,17 @@ class Ruling:
         """What is added to the scores of these items for being new; `boost` in place of the
         rules' own.  Any shape."""
         fresh = self.rules.freshness
-        if self._dated != self.catalog.version:
-            moments = [_moment(item.attributes.get(fresh.attribute)) for item in self.catalog.items]
-            self._published = np.array(moments, np.float64)
-            self._dated = self.catalog.version
+        catalog = self.catalog
+        if self._dated != catalog.version:
+            if len(catalog) > len(self._published):
+                room = max(len(catalog), 2 * len(self._published)) - len(self._published)
+                self._published = np.pad(self._published, (0, room))
+            # Those that were put since: all of a large catalogue would hold events up.
+            changed = np.flatnonzero(catalog.versions > self._dated)
+            items = [catalog.items[row] for row in changed.tolist()]
+            moments = [_moment(item.attributes.get(fresh.attribute)) for item in items]
+            self._published[changed] = moments
+            self._dated = catalog.version
         age_s = np.maximum(now_s - self._published[rows], 0.0)
         most = fresh.boost if boost is None else boost
         out: Floats = (most * 0.5 ** (age_s / fresh.half_life_s)).astype(np.float32)

@@ -104,6 +104,17 @@ def test_a_new_item_is_boosted_by_half_a_half_life_later_and_an_undated_one_not(
     assert ruling.boosts(np.arange(3), NOW_S).tolist() == [2.0, 1.0, 0.0]
 
 
+def test_what_comes_or_changes_later_is_boosted_as_if_it_had_always_been_there() -> None:
+    catalog, fresh = Catalog(), rules(freshness={"boost": 2.0, "half_life_s": WEEK_S})
+    ruling = Ruling(fresh, catalog)
+    for n in range(40):
+        catalog.put(Item(f"i{n}", attributes={"published_at": NOW_S - n * WEEK_S / 3}))
+        catalog.put(Item(f"i{n // 2}", attributes={"published_at": NOW_S - n * WEEK_S / 5}))
+        rows = np.arange(len(catalog))
+        expected = Ruling(fresh, catalog).boosts(rows, NOW_S)
+        np.testing.assert_array_equal(ruling.boosts(rows, NOW_S), expected)
+
+
 def test_recommendations_under_rules_carry_the_models_scores_and_say_their_rank() -> None:
     catalog = make_catalog(60)
     space = make_space(catalog)
