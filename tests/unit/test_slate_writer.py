@@ -189,3 +189,10 @@ def test_only_what_is_named_is_written() -> None:
     said = pieces.text[: pieces.places[2, item_pieces.PIECE_END]].tobytes()
     assert b"three" in said
     assert b"one" not in said
+
+
+def test_the_loop_knows_every_field_of_the_contract() -> None:
+    """A field more has to be written by `stream.slate_writer`, and drawn above."""
+    fields = "item_id score title reasons propensity probability rank"
+    assert ScoredItem.__struct_fields__ == tuple(fields.split())
+    assert Reason.__struct_fields__ == ("kind", "weight", "item_id", "title", "tag")
