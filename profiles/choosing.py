@@ -11,11 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Rows
-from profiles.compiled import compiled
+from profiles.compiled import called_by_loops, compiled
 from profiles.layers import Floats
 
 BLOCK = 16
 """Scores that are only compared, in vector registers, where none is high enough."""
+
+
+@called_by_loops
+def _is_seen(seen: npt.NDArray[np.uint8], user: int, slots: Rows, row: int) -> bool:
+    """Whether a user's filter names an item: all of its bits are set."""
+    is_seen = True
+    for h in range(slots.shape[1]):
+        slot = slots[row, h]
+        is_seen &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
+    return is_seen
 
 
 @compiled(
@@ -52,13 +62,8 @@ def choose_best(
                 score = scores[user, row]
                 if not score > least or not allowed[row]:
                     continue
-                if hides_seen:
-                    is_seen = True
-                    for h in range(slots.shape[1]):
-                        slot = slots[row, h]
-                        is_seen &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
-                    if is_seen:
-                        continue
+                if hides_seen and _is_seen(seen, user, slots, row):
+                    continue
                 at = min(filled, k - 1)
                 while at > 0 and best[user, at - 1] < score:
                     best[user, at], rows[user, at] = best[user, at - 1], rows[user, at - 1]
@@ -104,15 +109,9 @@ def count_better(
                 continue
             for at in range(starts[bit], starts[bit + 1]):
                 row = by_slot[at]
-                is_counted = row != target and allowed[row] and scores[user, row] >= goal
-                for h in range(slots.shape[1]):
-                    slot = slots[row, h]
-                    is_counted &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
-                better -= is_counted
+                if row != target and allowed[row] and scores[user, row] >= goal:
+                    better -= _is_seen(seen, user, slots, row)
         for row in range(len(by_slot), width):
-            is_counted = row != target and allowed[row] and scores[user, row] >= goal
-            for h in range(slots.shape[1]):
-                slot = slots[row, h]
-                is_counted &= (seen[user, slot >> 3] >> (slot & 7)) & 1 == 1
-            better -= is_counted
+            if row != target and allowed[row] and scores[user, row] >= goal:
+                better -= _is_seen(seen, user, slots, row)
         ranks[user] = better

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from profiles.catalog import Catalog, Rows
 from profiles.errors import SettingsError
+from profiles.growing import with_room
 from profiles.layers import Floats
 from profiles.scoring import Ranked
 from profiles.settings.base import FROZEN
@@ -108,9 +109,7 @@ class Ruling:
         fresh = self.rules.freshness
         catalog = self.catalog
         if self._dated != catalog.version:
-            if len(catalog) > len(self._published):
-                room = max(len(catalog), 2 * len(self._published)) - len(self._published)
-                self._published = np.pad(self._published, (0, room))
+            self._published = with_room(self._published, len(catalog))
             # Those that were put since: all of a large catalogue would hold events up.
             changed = np.flatnonzero(catalog.versions > self._dated)
             items = [catalog.items[row] for row in changed.tolist()]

@@ -10,13 +10,13 @@ promise, and this class is where it is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Keys, Rows
 from profiles.cells import Cells
+from profiles.growing import lengthened
 from profiles.head import embed_items
 from profiles.key_index import KeyIndex
 from profiles.layers import Floats
@@ -24,8 +24,6 @@ from profiles.lowest import Picked
 from profiles.release import Release
 from profiles.said import TextVectors, step_vectors
 from profiles.state import bloom_slots
-
-Number = TypeVar("Number", bound=np.generic)
 
 MIXED_ITEMS = 500_000
 """A larger catalogue's items are mixed for each batch anew: the table would take as much memory as
@@ -266,24 +264,14 @@ class Space:
             return
         # Room for a quarter more: else the first new item after a swap moved the whole space.
         room = max(size + size // 4 + LEAST_UNSORTED, 2 * len(self._bias))
-        dim = self.head.shape.dim
-        self._vectors = _longer(self._vectors, (room, dim))
+        self._vectors = lengthened(self._vectors, room)
         mixed = room if size <= MIXED_ITEMS else 0
-        self._mixed = _longer(self._mixed[:mixed], (mixed, 2 * dim))
-        columns = np.zeros((dim + 1, room), np.float32)
-        columns[:, : self._filled] = self.columns
-        columns[-1, self._filled :] = -np.inf
-        self._columns = columns
-        self._bias = _longer(self._bias, (room,))
-        self._known = _longer(self._known, (room,))
-        self._counts = _longer(self._counts, (room,))
-        self._lifts = _longer(self._lifts, (room,))
-        self._text_keys = _longer(self._text_keys, (room,))
-        self._slots = _longer(self._slots, (room, 4))
-
-
-def _longer(array: npt.NDArray[Number], shape: tuple[int, ...]) -> npt.NDArray[Number]:
-    """The same with noughts after it; memory that nobody writes to is not asked for."""
-    made = np.zeros(shape, array.dtype)
-    made[: len(array)] = array
-    return made
+        self._mixed = lengthened(self._mixed[:mixed], mixed)
+        self._columns = lengthened(self.columns, room, axis=1)
+        self._columns[-1, self._filled :] = -np.inf
+        self._bias = lengthened(self._bias, room)
+        self._known = lengthened(self._known, room)
+        self._counts = lengthened(self._counts, room)
+        self._lifts = lengthened(self._lifts, room)
+        self._text_keys = lengthened(self._text_keys, room)
+        self._slots = lengthened(self._slots, room)

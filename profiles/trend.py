@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from profiles.growing import with_room
 from profiles.head import newness
 from profiles.layers import Floats
 
@@ -102,11 +103,9 @@ class RecentCounts:
         return self._now_s
 
     def grow(self, rows: int) -> None:
-        """There are so many rows now.  Twice the room each time: rows come one by one."""
+        """There are so many rows now."""
         self._rows = max(rows, self._rows)
-        if rows > len(self._counts):
-            room = max(rows, 2 * len(self._counts))
-            self._counts = np.pad(self._counts, (0, room - len(self._counts)))
+        self._counts = with_room(self._counts, rows)
 
     def note(self, rows: npt.NDArray[np.intp], ts: Doubles, counts: Doubles | float = 1.0) -> None:
         """Count events, or what they were worth at a time.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.growing import with_room
 from profiles.metrics import WorkerMetrics
 from profiles.settings.serving import ServingSettings
 from profiles.space import Space
@@ -66,11 +67,8 @@ class Exposure:
 
     def _move_to(self, now_s: float) -> None:
         size = len(self._catalog)
-        if size > len(self._totals):
-            # Twice the room each time: of a large catalogue, moving it for each new item shows.
-            more = max(size, 2 * len(self._totals)) - len(self._totals)
-            self._totals = np.pad(self._totals, (0, more))
-            self._slices = np.pad(self._slices, ((0, 0), (0, more)))
+        self._totals = with_room(self._totals, size)
+        self._slices = with_room(self._slices, size, axis=1)
         turn = int(now_s / self._settings.exposure_window_s * SLICES)
         # Clocks may be set back: then the present slice goes on.
         for _ in range(min(max(turn - self._turn, 0), SLICES)):

@@ -8,17 +8,16 @@ first named, and again when the catalogue has a newer one.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
+from profiles.growing import with_room
 
 Bytes = npt.NDArray[np.uint8]
 
-LEAST_BYTES = 1 << 16
+LEAST_BYTES, LEAST_ROWS = 1 << 16, 1024
 LEAST_REWRITTEN = 1_000
 """What was rewritten stays where it was, with tags that nothing has any more.  When as much was
 rewritten as is in use, and at least so much, all is forgotten."""
@@ -41,11 +40,11 @@ class ItemPieces:
 
     def _begin(self) -> None:
         self.text: Bytes = np.zeros(LEAST_BYTES, np.uint8)
-        self.places: Rows = np.zeros((0, 5), np.intp)
-        self.tag_numbers: Rows = np.zeros(1024, np.intp)
+        self.places: Rows = np.zeros((LEAST_ROWS, 5), np.intp)
+        self.tag_numbers: Rows = np.zeros(LEAST_ROWS, np.intp)
         self.tag_places: Rows = np.zeros((64, 2), np.intp)
         self.longest_tag = 0
-        self._versions: Rows = np.zeros(0, np.intp)
+        self._versions: Rows = np.full(LEAST_ROWS, _UNWRITTEN)
         self._number_of: dict[str, int] = {}
         self._text_end = self._tags_end = 0
         self._written = self._rewritten = 0
@@ -58,10 +57,8 @@ class ItemPieces:
         if self._rewritten > max(self._written, LEAST_REWRITTEN):
             self._begin()  # what is still named is written again when it is
         size = len(self._catalog)
-        if size > len(self.places):
-            room = max(1024, 2 * size) - len(self.places)
-            self.places = np.pad(self.places, ((0, room), (0, 0)))
-            self._versions = np.pad(self._versions, (0, room), constant_values=_UNWRITTEN)
+        self.places = with_room(self.places, size)
+        self._versions = with_room(self._versions, size, fill=_UNWRITTEN)
         named = rows[self._catalog.versions[rows] != self._versions[rows]]
         for row in np.unique(named).tolist():
             self._write(row)
@@ -78,7 +75,7 @@ class ItemPieces:
             end = self._append(b',"title":' + msgspec.json.encode(item.title))
         numbers = list(map(self._tag, item.tags))
         tags_start, tags_end = self._tags_end, self._tags_end + len(numbers)
-        self.tag_numbers = _with_room(self.tag_numbers, tags_end)
+        self.tag_numbers = with_room(self.tag_numbers, tags_end)
         self.tag_numbers[tags_start:tags_end] = numbers
         self._tags_end = tags_end
         self.places[row] = start, title_start, end, tags_start, tags_end
@@ -90,7 +87,7 @@ class ItemPieces:
             number = self._number_of[tag] = len(self._number_of)
             start = self._text_end
             end = self._append(b',"tag":' + msgspec.json.encode(tag))
-            self.tag_places = _with_room(self.tag_places, number + 1)
+            self.tag_places = with_room(self.tag_places, number + 1)
             self.tag_places[number] = start, end
             self.longest_tag = max(self.longest_tag, end - start)
         return number
@@ -98,19 +95,7 @@ class ItemPieces:
     def _append(self, piece: bytes) -> int:
         """Returns: where the piece ends."""
         end = self._text_end + len(piece)
-        self.text = _with_room(self.text, end)
+        self.text = with_room(self.text, end)
         self.text[self._text_end : end] = np.frombuffer(piece, np.uint8)
         self._text_end = end
         return end
-
-
-Array = TypeVar("Array", bound=npt.NDArray[Any])
-
-
-def _with_room(array: Array, size: int) -> Array:
-    """The array, or a copy that is twice as long if it has less than that."""
-    if size <= len(array):
-        return array
-    more = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
-    more[: len(array)] = array
-    return cast(Array, more)

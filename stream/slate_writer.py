@@ -195,6 +195,51 @@ def _put_shared_tag(
     return at
 
 
+@called_by_loops
+def _put_reasons(
+    out: Bytes,
+    at: int,
+    item: int,
+    past: Rows,
+    shares: Floats,
+    otherwise: int,
+    text: Bytes,
+    places: Rows,
+    tag_numbers: Rows,
+    tag_places: Rows,
+) -> int:
+    """Write the past events that speak for an item, each by its item, or what does so otherwise.
+
+    Shapes: past and shares (R,).
+    """
+    told = 0
+    for n in range(len(past)):
+        other, share = past[n], np.float64(shares[n])
+        # A user may have touched one item twice: it is named once.
+        is_new = share * 10**SHARE_DECIMALS > 0.5
+        for before in range(n):
+            is_new &= past[before] != other
+        if not is_new:
+            continue
+        if told:
+            out[at] = COMMA
+            at += 1
+        told += 1
+        at = _put(out, at, HISTORY, 0, len(HISTORY))
+        at = _put_number(out, at, share, SHARE_DECIMALS)
+        out[at] = COMMA
+        at = _put(out, at + 1, text, places[other, ID_START], places[other, PIECE_END])
+        if places[other, TITLE_START] == places[other, PIECE_END]:
+            at = _put(out, at, NO_TITLE, 0, len(NO_TITLE))
+        at = _put_shared_tag(out, at, item, other, text, places, tag_numbers, tag_places)
+        out[at] = END
+        at += 1
+    if told:
+        return at
+    start, stop = OTHERWISE_ENDS[otherwise], OTHERWISE_ENDS[otherwise + 1]
+    return _put(out, at, OTHERWISE_TEXT, start, stop)
+
+
 @compiled(
     "i8[:, ::1], f4[:, ::1], i8[:, :, ::1], f4[:, :, ::1], i8[:, ::1], f4[:, ::1], u1[::1], "
     "i8[:, ::1], u1[::1], i8[:, ::1], i8[::1], i8[:, ::1], i8, u1[::1], i8[::1]",
@@ -252,32 +297,18 @@ def _write_slates(
             at = _put_number(out, at, np.float64(scores[user, place]), SCORE_DECIMALS)
             at = _put(out, at, text, places[item, TITLE_START], places[item, PIECE_END])
             at = _put(out, at, REASONS, 0, len(REASONS))
-            told = 0
-            for n in range(past.shape[2]):
-                share = np.float64(shares[user, place, n])
-                other = past[user, place, n]
-                # A user may have touched one item twice: it is named once.
-                is_new = share * 10**SHARE_DECIMALS > 0.5
-                for before in range(n):
-                    is_new &= past[user, place, before] != other
-                if not is_new:
-                    continue
-                if told:
-                    out[at] = COMMA
-                    at += 1
-                told += 1
-                at = _put(out, at, HISTORY, 0, len(HISTORY))
-                at = _put_number(out, at, share, SHARE_DECIMALS)
-                out[at] = COMMA
-                at = _put(out, at + 1, text, places[other, ID_START], places[other, PIECE_END])
-                if places[other, TITLE_START] == places[other, PIECE_END]:
-                    at = _put(out, at, NO_TITLE, 0, len(NO_TITLE))
-                at = _put_shared_tag(out, at, item, other, text, places, tag_numbers, tag_places)
-                out[at] = END
-                at += 1
-            if not told:
-                kind = otherwise[user, place]
-                at = _put(out, at, OTHERWISE_TEXT, OTHERWISE_ENDS[kind], OTHERWISE_ENDS[kind + 1])
+            at = _put_reasons(
+                out,
+                at,
+                item,
+                past[user, place],
+                shares[user, place],
+                otherwise[user, place],
+                text,
+                places,
+                tag_numbers,
+                tag_places,
+            )
             out[at] = CLOSE
             at += 1
             if logged_ends.size:
