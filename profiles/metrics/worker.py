@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 LATENCY_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
+STALL_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Fine around 20 ms, the longest that a swap may hold the event loop up."""
 ROUND_BUCKETS_S = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 
 
@@ -192,7 +194,7 @@ class WorkerMetrics:
         self.loop_lag = Histogram(
             "driftline_event_loop_lag_seconds",
             "How late the event loop woke from a timed sleep: what blocks it shows here",
-            buckets=LATENCY_BUCKETS_S,
+            buckets=STALL_BUCKETS_S,
             registry=registry,
         )
         self.items = Gauge("driftline_catalogue_items", "Items in the catalogue", registry=registry)
