@@ -14,7 +14,7 @@ from profiles.catalog import Rows
 from profiles.compiled import called_by_loops, compiled
 from profiles.layers import Floats
 
-BLOCK = 16
+BLOCK = 64
 """Scores that are only compared, in vector registers, where none is high enough."""
 
 
@@ -52,13 +52,13 @@ def choose_best(
         filled = 0
         least = np.float32(-np.inf)
         for start in range(0, width, BLOCK):
-            stop = min(start + BLOCK, width)
-            higher = 0
-            for row in range(start, stop):
-                higher += scores[user, row] > least
-            if higher == 0:
-                continue
-            for row in range(start, stop):
+            if start + BLOCK <= width:
+                higher = np.int32(0)  # as wide as a score: a register compares several
+                for n in range(BLOCK):
+                    higher |= np.int32(scores[user, start + n] > least)
+                if not higher:
+                    continue
+            for row in range(start, min(start + BLOCK, width)):
                 score = scores[user, row]
                 if not score > least or not allowed[row]:
                     continue
