@@ -62,6 +62,8 @@ class EventPath:
         self.layout = layout
         self.catalog = catalog
         self.space: Space | None = None
+        self.previous: Space | None = None
+        """What served before, kept for a way back that needs no loading."""
         self.canary: Canary | None = None
         self._settings = settings
         self._cap = RateCap.of(settings.user_events_per_minute)
@@ -258,8 +260,9 @@ class EventPath:
 
         All go: whose words are whose, only profiles know, and hers may be sealed.
         """
-        for space in self.resident:
-            space.texts.clear()
+        for space in (*self.resident, self.previous):
+            if space is not None:
+                space.texts.clear()
 
     def note_read(self, read: Sequence[tuple[Space, list[str], Floats]]) -> None:
         """Words that a language model has read, each (texts, vectors) for the space of its release.

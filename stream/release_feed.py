@@ -85,7 +85,6 @@ class ReleaseFeed:
         self._notices: dict[str, ReleaseNotice] = {}
         self._refused: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
-        self._previous: Space | None = None
         self.refusal: str | None = None
         self._reasons: dict[str, str] = {}
 
@@ -177,8 +176,8 @@ class ReleaseFeed:
 
     async def _forget_cached(self) -> None:
         """Of releases fetched from elsewhere, keep those whose adapters may still be read."""
-        beside = [self._previous] if self._previous is not None else []
-        needed = {space.release_id for space in [*self._path.resident, *beside]}
+        kept = (*self._path.resident, self._path.previous)
+        needed = {space.release_id for space in kept if space is not None}
         try:
             await asyncio.to_thread(self._store.forget_cached, needed)
         except ReleaseError as error:
@@ -229,7 +228,7 @@ class ReleaseFeed:
 
     async def _prepare(self, notice: ReleaseNotice) -> Space:
         canary = self._path.canary
-        for space in (self._previous, canary.space if canary is not None else None):
+        for space in (self._path.previous, canary.space if canary is not None else None):
             if space is not None and space.release_id == notice.release_id:
                 return space
         with self._phase("fetch"):
@@ -290,7 +289,7 @@ class ReleaseFeed:
     def _serve(self, notice: ReleaseNotice, space: Space) -> bool:
         if len(space.extend()):
             return False
-        self._previous, self._path.space = self._path.space, space
+        self._path.previous, self._path.space = self._path.space, space
         # Whatever it was a candidate for has been decided.
         self._end_canary()
         return True

@@ -414,7 +414,7 @@ async def test_a_rollback_needs_no_load_and_knows_texts_that_changed_since(bench
     for sequence, release_id in enumerate((first, second)):
         bench.notice(release_id, sequence)
         await bench.settled()
-    before: Space | None = bench.feed._previous
+    before: Space | None = bench.path.previous
     changed = Item("i2", "changed while the second one served")
     bench.catalog.put(changed)
     bench.model.encoded.clear()

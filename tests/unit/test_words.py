@@ -251,7 +251,17 @@ STORY = (
 
 
 def swap(bench: Bench, seed: int = 5) -> None:
-    bench.path.space = make_space(bench.path.catalog, seed)
+    was = bench.path.serving
+    bench.path.previous, bench.path.space = was, make_space(bench.path.catalog, seed)
+
+
+def test_an_erased_users_words_leave_the_release_before_too(bench: Bench) -> None:
+    bench.apply(said("ann", 1, "my secret"))
+    before = bench.path.serving
+    swap(bench)
+    assert before.texts.lacking(["my secret"]) == []
+    forget(bench.path, bench.source, b"ann", end=9, request=0, now_s=NOW_S)
+    assert before.texts.lacking(["my secret"]) == ["my secret"]
 
 
 def test_a_profile_is_rebuilt_from_the_same_words_read_by_the_new_release(
