@@ -2,7 +2,7 @@
 
 Ids, titles and tags of the items that are recommended make up most of a message's bytes and never
 change between two messages.  So they are kept as bytes in one array, by catalogue row, and
-`stream.slate_writer` copies them without touching a Python object.  An item is written when it is
+`stream.slate_loops` copies them without touching a Python object.  An item is written when it is
 first named, and again when the catalogue has a newer one.
 """
 
@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from profiles.catalog import Catalog, Rows
 from profiles.growing import with_room
-
-Bytes = npt.NDArray[np.uint8]
+from stream.slate_loops import ID_START, PIECE_END, TAGS_END, TAGS_START, TITLE_START, Bytes
 
 LEAST_BYTES, LEAST_ROWS = 1 << 16, 1024
 LEAST_REWRITTEN = 1_000
 """What was rewritten stays where it was, with tags that nothing has any more.  When as much was
 rewritten as is in use, and at least so much, all is forgotten."""
-ID_START, TITLE_START, PIECE_END, TAGS_START, TAGS_END = range(5)
-"""Columns of `ItemPieces.places`: an item's ``"item_id":…`` and its ``,"title":…`` (which is empty
-without a title) stand in `text`, the numbers of its tags in `tag_numbers`."""
 _UNWRITTEN = -1
 
 
@@ -78,7 +73,8 @@ class ItemPieces:
         self.tag_numbers = with_room(self.tag_numbers, tags_end)
         self.tag_numbers[tags_start:tags_end] = numbers
         self._tags_end = tags_end
-        self.places[row] = start, title_start, end, tags_start, tags_end
+        columns = [ID_START, TITLE_START, PIECE_END, TAGS_START, TAGS_END]
+        self.places[row, columns] = start, title_start, end, tags_start, tags_end
         self._versions[row] = self._catalog.versions[row]
 
     def _tag(self, tag: str) -> int:

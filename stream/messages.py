@@ -27,7 +27,8 @@ from profiles.space import Space
 from profiles.state import Records
 from profiles.trend import TRENDING
 from profiles.wire import encode
-from stream.slate_writer import Otherwise, Said, SlateWriter
+from stream.slate_loops import Otherwise
+from stream.slate_writer import Said, SlateWriter
 
 Sureness = tuple[float | msgspec.UnsetType, bool | msgspec.UnsetType]
 """Confidence of a list, and whether a human should answer."""

@@ -15,9 +15,10 @@ from profiles.catalog import Catalog
 from profiles.exploration import Slates
 from profiles.items import Item
 from profiles.scoring import Ranked
-from stream import item_pieces, slate_writer
+from stream import item_pieces, slate_loops, slate_writer
 from stream.item_pieces import ItemPieces
-from stream.slate_writer import Otherwise, Said, SlateWriter
+from stream.slate_loops import Otherwise
+from stream.slate_writer import Said, SlateWriter
 
 pytestmark = pytest.mark.unit
 
@@ -143,7 +144,7 @@ def test_nobody_and_nothing(users: int) -> None:
 )
 def test_numbers_are_written_as_json(value: float, text: str) -> None:
     out = np.zeros(40, np.uint8)
-    end = slate_writer._put_number(out, 3, value, 5)
+    end = slate_loops._put_number(out, 3, value, 5)
     assert out[3:end].tobytes().decode() == text
 
 
@@ -186,7 +187,7 @@ def test_only_what_is_named_is_written() -> None:
     catalog = catalog_of([("one", []), ("two", []), ("three", [])])
     pieces = ItemPieces(catalog)
     pieces.bring(np.array([2, 2]))
-    said = pieces.text[: pieces.places[2, item_pieces.PIECE_END]].tobytes()
+    said = pieces.text[: pieces.places[2, slate_loops.PIECE_END]].tobytes()
     assert b"three" in said
     assert b"one" not in said
 
