@@ -1,4 +1,4 @@
-"""Changes of profiles that no event brings: declared interests, a swap's sweep, and erasure.
+"""Changes of profiles that no event brings: declared interests, and a swap's sweep.
 
 Like the event path, all of it runs on the state thread and leaves changelog messages to be sent.
 """
@@ -141,11 +141,14 @@ class Upkeep:
     def erase(
         self, source: Source, users: Sequence[bytes], now_s: float
     ) -> tuple[list[Message], int]:
-        """Delete profiles.  Returns: changelog tombstones, how many existed."""
+        """Delete profiles, and what is owed to their users.
+
+        An erasure that a user asked for is `stream.erasing.forget`, which reaches further.
+        Returns: changelog tombstones, how many existed.
+        """
         found = sum(payload is not None for payload in source.store.get_many(users))
         for user in users:
             source.owed.users.pop(user, None)
-        self._path.forget_words()
         watermark = source.store.watermark
         source.store.write(
             users,
