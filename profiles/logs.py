@@ -41,6 +41,7 @@ def configure_logs(level: str = "info", as_json: bool = False) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_worth_saying)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -51,6 +52,12 @@ def configure_logs(level: str = "info", as_json: bool = False) -> None:
         "stream.broadcast",
     ):  # fmt: skip
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """All but what kafka-python calls an error when a client is closed: that it no longer waits for
+    the metadata it had just asked for."""
+    return record.name != "kafka.cluster" or not record.getMessage().endswith("failed Cancelled")
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from kafka.errors import Cancelled, KafkaTimeoutError
 
 from profiles.logs import configure_logs, get_logger
 
@@ -48,6 +49,17 @@ def test_below_the_level_and_from_talkative_libraries_nothing_is_said(
     for talkative in ("faust", "kafka", "stream.chunks"):
         logging.getLogger(talkative).info("the story of my life")
     assert capsys.readouterr().err == ""
+
+
+def test_a_client_that_is_closed_is_no_error_and_one_that_fails_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs("info", as_json=True)
+    kafka = logging.getLogger("kafka.cluster")
+    kafka.error("Metadata refresh: failed %s", Cancelled())  # as kafka-python 3.0 says it
+    kafka.error("Metadata refresh: failed %s", KafkaTimeoutError("no answer"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no answer" in line
 
 
 def test_a_trace_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
