@@ -157,7 +157,7 @@ def draw(name: str, rows: Sequence[dict[str, Any]], data: str) -> None:
     shown = [row for row in rows if row["variant"] != row["base"]]
     if not shown:
         return
-    with figure(name, f"One setting against the default: NDCG@10 on validation, {data}") as axes:
+    with figure(name, f"One setting against the default: NDCG@10 on validation, {data}") as (axes,):
         places = list(range(len(shown)))
         axes.barh(
             places,

@@ -94,7 +94,7 @@ def main() -> None:
     draws = Draws(data.users[newcomers.asked], asked.seed)
     everything = np.ones(len(newcomers.asked), np.bool_)
     told = {name: figures(by_seed, everything, draws) for name, by_seed in found.items()}
-    with plots.figure(asked.name, f"{data.name}: newcomers before their first event") as axes:
+    with plots.figure(asked.name, f"{data.name}: newcomers before their first event") as (axes,):
         intervals = {name: one.ndcg for name, one in told.items()}
         plots.with_intervals(axes, "95% by user", intervals, "NDCG@10")
     report(

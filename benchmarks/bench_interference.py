@@ -214,9 +214,7 @@ def _plot(name: str, found: Result) -> None:
     quantiles = [quantile for quantile in QUANTILES if quantile != "max"]
     policies = found["policies"]
     with figure(name, title, columns=len(policies)) as drawn:
-        for axes, (policy, result) in zip(
-            drawn if len(policies) > 1 else [drawn], policies.items(), strict=True
-        ):
+        for axes, (policy, result) in zip(drawn, policies.items(), strict=True):
             latency = result["latency_ms"]
             heights = {state: [latency[state][q] for q in quantiles] for state in STATES}
             grouped(axes, quantiles, heights, "ms")

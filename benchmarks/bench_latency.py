@@ -117,7 +117,7 @@ def _load(
 def _plot(name: str, catalogues: list[Result]) -> None:
     title = "From intended send to readable recommendation (synthetic data)"
     with figure(name, title, columns=len(catalogues)) as drawn:
-        for axes, found in zip(drawn if len(catalogues) > 1 else [drawn], catalogues, strict=True):
+        for axes, found in zip(drawn, catalogues, strict=True):
             loads = found["loads"]
             groups = [f"{load['fraction']:.0%}\n{load['events_per_s']:,.0f}/s" for load in loads]
             quantiles = ("p50", "p95", "p99", "p99_9")

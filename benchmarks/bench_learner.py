@@ -172,7 +172,7 @@ def _linear_weights(task: Task) -> int:
 
 def _plot(name: str, found: Result) -> None:
     rates = {who: one["median"] for who, one in found["examples_per_s"].items()}
-    with figure(name, "Training examples per second, one CPU thread") as axes:
+    with figure(name, "Training examples per second, one CPU thread") as (axes,):
         bars(axes, rates, "examples/s")
 
 

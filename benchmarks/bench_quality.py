@@ -158,8 +158,7 @@ def _text(data: Interactions, work: Path) -> Floats:
 def _draw(name: str, rows: list[comparison.Row], ratios: list[comparison.Ratio]) -> None:
     """NDCG@10 of every method by protocol, and ours over the best peer by slice."""
     protocols = list(dict.fromkeys(row.protocol for row in rows))
-    with plots.figure(name, "NDCG@10, 95% by user", columns=len(protocols)) as drawn:
-        axes = drawn if len(protocols) > 1 else [drawn]
+    with plots.figure(name, "NDCG@10, 95% by user", columns=len(protocols)) as axes:
         for one, protocol in zip(axes, protocols, strict=True):
             found = [row for row in rows if (row.protocol, row.slice) == (protocol, "all")]
             found.sort(key=lambda row: -row.figures.ndcg.mean)
@@ -169,8 +168,7 @@ def _draw(name: str, rows: list[comparison.Row], ratios: list[comparison.Ratio])
     if text := [r for r in ratios if r.other == comparison.FROZEN]:  # else it was not asked for
         sides["frozen text"] = text
     title = "ours over another, NDCG@10"
-    with plots.figure(f"{name}_ratios", title, columns=len(sides)) as drawn:
-        axes = drawn if len(sides) > 1 else [drawn]
+    with plots.figure(f"{name}_ratios", title, columns=len(sides)) as axes:
         for one, (other, against) in zip(axes, sides.items(), strict=True):
             named = {f"{ratio.protocol}, {ratio.slice}": ratio.ratio for ratio in against}
             plots.with_intervals(one, other, named, "ratio", line=1.0)

@@ -217,7 +217,7 @@ def _plot(
             bar=1.0,
         )
     if where:
-        with figure(f"{name}_where", "Where an event's processor time goes") as axes:
+        with figure(f"{name}_where", "Where an event's processor time goes") as (axes,):
             bars(axes, {part: one["profiled"] for part, one in where.items()}, "us per event")
 
 

@@ -19,7 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F
 
 @contextlib.contextmanager
 def figure(name: str, title: str, *, columns: int = 1, rows: int = 1) -> Iterator[Any]:
-    """Axes to draw on (a list, row by row, if several); saved as results/<name>.png.
+    """A list of axes to draw on, row by row; saved as results/<name>.png.
 
     Yields Any: matplotlib's axes come typed for every backend at once.
     """
@@ -37,7 +37,7 @@ def figure(name: str, title: str, *, columns: int = 1, rows: int = 1) -> Iterato
             one.grid(alpha=0.3)
             one.spines[["top", "right"]].set_visible(False)
         made.suptitle(title, fontsize=12)
-        yield axes[0][0] if columns == rows == 1 else list(axes.flat)
+        yield list(axes.flat)
         RESULTS.mkdir(parents=True, exist_ok=True)
         made.savefig(RESULTS / f"{name}.png", dpi=110)
         say(f"plot: {name}.png")

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from profiles.growing import lengthened
 from profiles.item_text import TextOf
 from profiles.items import Item
 from profiles.key_index import KeyIndex
@@ -180,10 +181,11 @@ class Catalog:
         return self._index.rows_of(self.keys, keys)
 
     def _grow(self) -> None:
-        self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
-        self._text_keys = np.concatenate([self._text_keys, np.zeros_like(self._text_keys)])
-        self._versions = np.concatenate([self._versions, np.zeros_like(self._versions)])
-        self._shown = np.concatenate([self._shown, np.zeros_like(self._shown)])
-        self._on_sale = np.concatenate([self._on_sale, np.zeros_like(self._on_sale)])
-        self._available = np.concatenate([self._available, np.zeros_like(self._available)])
-        self._permitted = np.concatenate([self._permitted, np.zeros_like(self._permitted)])
+        room = 2 * len(self._keys)
+        self._keys = lengthened(self._keys, room)
+        self._text_keys = lengthened(self._text_keys, room)
+        self._versions = lengthened(self._versions, room)
+        self._shown = lengthened(self._shown, room)
+        self._on_sale = lengthened(self._on_sale, room)
+        self._available = lengthened(self._available, room)
+        self._permitted = lengthened(self._permitted, room)

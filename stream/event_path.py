@@ -97,6 +97,11 @@ class EventPath:
         return [self.space, *canary] if self.space is not None else []
 
     @property
+    def kept(self) -> list[Space]:
+        """Every space in memory: those that serve, and what served before."""
+        return self.resident + ([self.previous] if self.previous is not None else [])
+
+    @property
     def arrangement(self) -> tuple[Space | None, Canary | None]:
         """What serves whom: compare it to see whether anything was flipped meanwhile."""
         return self.space, self.canary
@@ -260,9 +265,8 @@ class EventPath:
 
         All go: whose words are whose, only profiles know, and hers may be sealed.
         """
-        for space in (*self.resident, self.previous):
-            if space is not None:
-                space.texts.clear()
+        for space in self.kept:
+            space.texts.clear()
 
     def note_read(self, read: Sequence[tuple[Space, list[str], Floats]]) -> None:
         """Words that a language model has read, each (texts, vectors) for the space of its release.

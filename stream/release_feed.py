@@ -176,8 +176,7 @@ class ReleaseFeed:
 
     async def _forget_cached(self) -> None:
         """Of releases fetched from elsewhere, keep those whose adapters may still be read."""
-        kept = (*self._path.resident, self._path.previous)
-        needed = {space.release_id for space in kept if space is not None}
+        needed = {space.release_id for space in self._path.kept}
         try:
             await asyncio.to_thread(self._store.forget_cached, needed)
         except ReleaseError as error:

@@ -41,8 +41,7 @@ def plot_matrices(found: Result, name: str, title: str) -> None:
         changes[strategy] = matrix - matrix[0]
     most = max(float(np.abs(change).max()) for change in changes.values()) or 1.0
     columns = min(len(changes), 4)
-    with figure(name, title, columns=columns, rows=-(-len(changes) // columns)) as drawn:
-        axes = [drawn] if len(changes) == 1 else drawn
+    with figure(name, title, columns=columns, rows=-(-len(changes) // columns)) as axes:
         for unused in axes[len(changes) :]:
             unused.axis("off")
         for axis, (strategy, change) in zip(axes, changes.items(), strict=False):
