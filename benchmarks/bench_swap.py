@@ -230,9 +230,8 @@ def _plot(name: str, run: OpenLoop, swaps: list[Swap]) -> None:
     answered = np.isfinite(run.latencies_s)
     start_s = float(run.intended_s[0])
     slots = ((run.intended_s - start_s) / 0.5).astype(np.int64)
-    with figure(name, "Latency of events while releases are swapped in (synthetic data)") as (
-        axes,
-    ):
+    title = "Latency of events while releases are swapped in (synthetic data)"
+    with figure(name, title) as (axes,):
         for share, label in ((0.5, "p50"), (0.99, "p99")):
             heights = [
                 1000.0 * float(np.quantile(run.latencies_s[answered & (slots == slot)], share))
